@@ -1,0 +1,142 @@
+package burrowreceiver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/confighttp"
+	"go.opentelemetry.io/collector/config/confignet"
+	"go.opentelemetry.io/collector/config/configoptional"
+	"go.opentelemetry.io/collector/confmap"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+)
+
+const (
+	defaultEndpoint      = "localhost:5000"
+	defaultPath          = "/burrow"
+	defaultInterval      = time.Second
+	defaultExpireAfter   = 5 * time.Minute
+	defaultMaxGroups     = 20_000
+	defaultMaxPartitions = 1_000_000
+
+	// A notification that lists 10,000 partitions has about 3.5 MB.
+	defaultMaxRequestBodySize = 16 << 20
+	// Burrow gives up after 5 s by default.
+	defaultReadTimeout = 10 * time.Second
+	// Burrow keeps idle connections for ever and loses the notification that it sends into one which is being
+	// closed. Its intervals are a minute or some, so the limit must not be near them.
+	defaultIdleTimeout = 15 * time.Minute
+
+	// minInterval catches a duration without unit, which is read as nanoseconds.
+	minInterval = 10 * time.Millisecond
+)
+
+// Config of the receiver.
+type Config struct {
+	// Webhook is the HTTP server that Burrow calls. It is on unless `enabled: false` is written.
+	Webhook configoptional.Optional[WebhookConfig] `mapstructure:"webhook"`
+
+	// Interval is how often changed groups are handed to the pipelines.
+	Interval time.Duration `mapstructure:"interval"`
+	// ExpireAfter is how long a group is kept after its last notification; then its series end.
+	ExpireAfter time.Duration `mapstructure:"expire_after"`
+	// MaxGroups bounds the groups held. Notifications of further groups are answered 503.
+	MaxGroups int `mapstructure:"max_groups"`
+	// MaxPartitions bounds the listed partitions held over all groups.
+	MaxPartitions int `mapstructure:"max_partitions"`
+
+	// MetricsBuilderConfig switches single metrics on and off.
+	metadata.MetricsBuilderConfig `mapstructure:",squash"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
+// WebhookConfig is the HTTP server and where on it notifications arrive.
+type WebhookConfig struct {
+	Server confighttp.ServerConfig `mapstructure:",squash"`
+	// Path of the notifications, as in the url-open and url-close of Burrow's notifier.
+	Path string `mapstructure:"path"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
+var (
+	_ confmap.Validator = (*Config)(nil)
+	_ confmap.Validator = (*WebhookConfig)(nil)
+)
+
+func createDefaultConfig() component.Config {
+	server := confighttp.NewDefaultServerConfig()
+	server.NetAddr.Endpoint = defaultEndpoint
+	server.MaxRequestBodySize = defaultMaxRequestBodySize
+	server.ReadTimeout = defaultReadTimeout
+	server.ReadHeaderTimeout = defaultReadTimeout
+	server.IdleTimeout = defaultIdleTimeout
+	return &Config{
+		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath}),
+		Interval:             defaultInterval,
+		ExpireAfter:          defaultExpireAfter,
+		MaxGroups:            defaultMaxGroups,
+		MaxPartitions:        defaultMaxPartitions,
+		MetricsBuilderConfig: metadata.DefaultMetricsBuilderConfig(),
+	}
+}
+
+// Validate says of every wrong field what would be right.
+func (c *Config) Validate() error {
+	var errs []error
+	if !c.Webhook.HasValue() {
+		errs = append(errs, errors.New("webhook must be enabled: nothing else tells the receiver of groups"))
+	}
+	if c.Interval < minInterval {
+		errs = append(errs, fmt.Errorf("interval must be at least %s, written with its unit as in 1s, got %q", minInterval, c.Interval))
+	}
+	if c.ExpireAfter <= c.Interval {
+		errs = append(errs, fmt.Errorf("expire_after must be longer than interval (%s) and than the distance of Burrow's notifications, got %q", c.Interval, c.ExpireAfter))
+	}
+	if c.MaxGroups < 1 {
+		errs = append(errs, fmt.Errorf("max_groups must be at least 1, got %d", c.MaxGroups))
+	}
+	if c.MaxPartitions < 1 {
+		errs = append(errs, fmt.Errorf("max_partitions must be at least 1, got %d", c.MaxPartitions))
+	}
+	return errors.Join(errs...)
+}
+
+// Validate says of every wrong field what would be right.
+func (c *WebhookConfig) Validate() error {
+	var errs []error
+	if err := validEndpoint(c.Server.NetAddr); err != nil {
+		errs = append(errs, err)
+	}
+	if !strings.HasPrefix(c.Path, "/") {
+		errs = append(errs, fmt.Errorf("webhook.path must begin with /, got %q", c.Path))
+	}
+	if strings.ContainsAny(c.Path, "?#") {
+		errs = append(errs, fmt.Errorf("webhook.path must be without query and fragment, got %q", c.Path))
+	}
+	if c.Server.MaxRequestBodySize < 0 {
+		errs = append(errs, fmt.Errorf("webhook.max_request_body_size must not be negative, got %d", c.Server.MaxRequestBodySize))
+	}
+	return errors.Join(errs...)
+}
+
+func validEndpoint(addr confignet.AddrConfig) error {
+	if addr.Endpoint == "" {
+		return fmt.Errorf("webhook.endpoint must be set, for example to %s", defaultEndpoint)
+	}
+	if addr.Transport == confignet.TransportTypeUnix {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(addr.Endpoint); err != nil {
+		return fmt.Errorf("webhook.endpoint must be a host and a port as in %s, got %q", defaultEndpoint, addr.Endpoint)
+	}
+	return nil
+}

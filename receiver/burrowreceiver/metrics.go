@@ -1,0 +1,223 @@
+package burrowreceiver
+
+import (
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+)
+
+// metricsMapper turns changes of the table into metrics. It keeps nothing between two calls.
+type metricsMapper struct {
+	cfg metadata.MetricsBuilderConfig
+	set receiver.Settings
+	// start is when the cumulative series began.
+	start time.Time
+}
+
+// build returns a point for every series that holds and, behind them, one flagged "no recorded value" for
+// every series that was sent and holds no longer. It sets Series of each change.
+func (m *metricsMapper) build(changes []groups.Change) pmetric.Metrics {
+	live, ended := m.newRecorder(), m.newRecorder()
+	for i := range changes {
+		c := &changes[i]
+		ts := pcommon.NewTimestampFromTime(c.At)
+		if c.Current != nil {
+			before := live.points
+			live.group(ts, &c.Current.Group, nil)
+			c.Series = live.points - before
+		}
+		switch {
+		case c.Sent != nil && c.Current != nil:
+			ended.group(ts, &c.Sent.Group, &c.Current.Group)
+		case c.Sent != nil:
+			ended.group(ts, &c.Sent.Group, nil)
+		}
+	}
+	md := live.builder.Emit()
+	if ended.points > 0 {
+		appendEnded(md, ended.builder.Emit())
+	}
+	return md
+}
+
+// newRecorder makes a builder for one use: a builder that is used again allocates for the largest
+// hand-over there ever was.
+func (m *metricsMapper) newRecorder() recorder {
+	startTime := metadata.WithStartTime(pcommon.NewTimestampFromTime(m.start))
+	return recorder{builder: metadata.NewMetricsBuilder(m.cfg, m.set, startTime), enabled: &m.cfg.Metrics}
+}
+
+// appendEnded adds every point of ended to md, flagged and in a Metric of its own: the Prometheus
+// exporter drops what stands behind a flagged point in the same Metric.
+func appendEnded(md, ended pmetric.Metrics) {
+	from := ended.ResourceMetrics().At(0).ScopeMetrics().At(0)
+	if md.ResourceMetrics().Len() == 0 {
+		from.Scope().CopyTo(md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Scope())
+	}
+	metrics := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
+	metrics.EnsureCapacity(metrics.Len() + ended.DataPointCount())
+	for _, metric := range from.Metrics().All() {
+		for _, point := range metric.Gauge().DataPoints().All() {
+			end := metrics.AppendEmpty()
+			end.SetName(metric.Name())
+			end.SetDescription(metric.Description())
+			end.SetUnit(metric.Unit())
+			flagged := end.SetEmptyGauge().DataPoints().AppendEmpty()
+			flagged.SetTimestamp(point.Timestamp())
+			flagged.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(true))
+			point.Attributes().MoveTo(flagged.Attributes())
+		}
+	}
+}
+
+// recorder records series and counts those whose metric is switched on.
+type recorder struct {
+	builder *metadata.MetricsBuilder
+	enabled *metadata.MetricsConfig
+	points  int
+}
+
+func (r *recorder) count(metric metadata.MetricConfig) {
+	if metric.Enabled {
+		r.points++
+	}
+}
+
+// group records every series of g that is not also one of except, which is the same group at another time or nil.
+func (r *recorder) group(ts pcommon.Timestamp, g, except *burrow.GroupStatus) {
+	has := func(condition func(*burrow.GroupStatus) bool) bool {
+		return condition(g) && (except == nil || !condition(except))
+	}
+	if except == nil {
+		r.builder.RecordBurrowGroupStatusDataPoint(ts, int64(g.Status), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupStatus)
+		r.builder.RecordBurrowGroupTotalLagDataPoint(ts, g.TotalLag, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupTotalLag)
+	}
+	if has(hasMaxLag) {
+		r.builder.RecordBurrowGroupMaxLagDataPoint(ts, g.MaxLag.CurrentLag, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupMaxLag)
+	}
+	if has(hasComplete) {
+		r.builder.RecordBurrowGroupCompleteDataPoint(ts, g.Complete, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupComplete)
+	}
+	if has(hasPartitionCounts) {
+		for status, n := range partitionCounts(g) {
+			r.builder.RecordBurrowGroupPartitionsDataPoint(ts, n, g.Cluster, g.Group, countedStatuses[status])
+			r.count(r.enabled.BurrowGroupPartitions)
+		}
+	}
+
+	// Both lists are in the same order.
+	var others []burrow.PartitionStatus
+	if except != nil {
+		others = except.Partitions
+	}
+	for i := range g.Partitions {
+		p := &g.Partitions[i]
+		for len(others) > 0 && burrow.ComparePartition(&others[0], p) < 0 {
+			others = others[1:]
+		}
+		if len(others) > 0 && burrow.ComparePartition(&others[0], p) == 0 {
+			r.partition(ts, g, p, &others[0])
+		} else {
+			r.partition(ts, g, p, nil)
+		}
+	}
+}
+
+// partition records every series of p that is not also one of except.
+func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, p, except *burrow.PartitionStatus) {
+	has := func(condition func(*burrow.PartitionStatus) bool) bool {
+		return condition(p) && (except == nil || !condition(except))
+	}
+	number := int64(p.Partition)
+	if except == nil {
+		r.builder.RecordBurrowPartitionLagDataPoint(ts, p.CurrentLag, g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionLag)
+	}
+	if has(hasPartitionStatus) {
+		r.builder.RecordBurrowPartitionStatusDataPoint(ts, int64(p.Status), g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionStatus)
+	}
+	if has(hasCommit) {
+		r.builder.RecordBurrowPartitionCommittedOffsetDataPoint(ts, p.End.Offset, g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionCommittedOffset)
+		r.builder.RecordBurrowPartitionLastCommitTimestampDataPoint(ts, float64(p.End.Timestamp)/1e3, g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionLastCommitTimestamp)
+	}
+	if has(hasPartitionComplete) {
+		r.builder.RecordBurrowPartitionCompleteDataPoint(ts, p.Complete, g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionComplete)
+	}
+	// Another owner is another series.
+	if hasOwner(p) && (except == nil || p.Owner != except.Owner || p.ClientID != except.ClientID) {
+		r.builder.RecordBurrowPartitionOwnerDataPoint(ts, 1, g.Cluster, g.Group, p.Topic, number, p.Owner, p.ClientID)
+		r.count(r.enabled.BurrowPartitionOwner)
+	}
+}
+
+func hasMaxLag(g *burrow.GroupStatus) bool   { return g.MaxLag != nil }
+func hasComplete(g *burrow.GroupStatus) bool { return g.Complete != burrow.Unknown }
+
+func hasPartitionStatus(p *burrow.PartitionStatus) bool   { return p.Status != burrow.StatusUnknown }
+func hasCommit(p *burrow.PartitionStatus) bool            { return p.End.Known() }
+func hasPartitionComplete(p *burrow.PartitionStatus) bool { return p.Complete != burrow.Unknown }
+func hasOwner(p *burrow.PartitionStatus) bool             { return p.Owner != "" || p.ClientID != "" }
+
+// countedStatuses are the values of the status attribute of burrow.group.partitions.
+var countedStatuses = [...]metadata.AttributeStatus{
+	metadata.AttributeStatusOk,
+	metadata.AttributeStatusWarn,
+	metadata.AttributeStatusStop,
+	metadata.AttributeStatusStall,
+	metadata.AttributeStatusRewind,
+}
+
+// hasPartitionCounts says whether the counts by status would be true: all partitions are counted and
+// each listed one has a status that is counted.
+func hasPartitionCounts(g *burrow.GroupStatus) bool {
+	if g.PartitionCount == burrow.Unknown {
+		return false
+	}
+	for i := range g.Partitions {
+		if countedIndex(g.Partitions[i].Status) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// partitionCounts counts the partitions by status, in the order of countedStatuses. What is not listed is OK.
+func partitionCounts(g *burrow.GroupStatus) (counts [len(countedStatuses)]int64) {
+	for i := range g.Partitions {
+		counts[countedIndex(g.Partitions[i].Status)]++
+	}
+	counts[0] += g.PartitionCount - int64(len(g.Partitions))
+	return counts
+}
+
+// countedIndex is the place of a partition's status in countedStatuses, -1 if it has none.
+func countedIndex(s burrow.Status) int {
+	switch s {
+	case burrow.StatusOK:
+		return 0
+	case burrow.StatusWarn:
+		return 1
+	case burrow.StatusStop:
+		return 2
+	case burrow.StatusStall:
+		return 3
+	case burrow.StatusRewind:
+		return 4
+	case burrow.StatusNotFound, burrow.StatusErr, burrow.StatusUnknown:
+	}
+	return -1
+}
