@@ -87,12 +87,11 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 	}
 	// The context of Start ends with Start.
 	handOvers, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	r.cancelHandOvers = cancel
-	r.stopEmitter = make(chan struct{})
-	r.emitterStopped = make(chan struct{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	r.cancelHandOvers, r.stopEmitter, r.emitterStopped = cancel, stop, stopped
 	go func() {
-		defer close(r.emitterStopped)
-		r.emitter.run(handOvers, r.stopEmitter)
+		defer close(stopped)
+		r.emitter.run(handOvers, stop)
 	}()
 	return nil
 }

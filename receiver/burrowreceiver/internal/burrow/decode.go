@@ -777,7 +777,8 @@ func (d *decoder) str() []byte {
 }
 
 func (d *decoder) strSlow(start, i int) []byte {
-	out := append(d.unescaped[:0], d.data[start:i]...)
+	d.unescaped = append(d.unescaped[:0], d.data[start:i]...)
+	out := d.unescaped
 	defer func() { d.unescaped = out }()
 	for i < len(d.data) {
 		c := d.data[i]

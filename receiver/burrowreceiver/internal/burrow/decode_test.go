@@ -181,8 +181,8 @@ func TestDecodeErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Decode([]byte(tc.body))
+			require.EqualError(t, err, tc.want)
 			assert.Nil(t, got)
-			assert.EqualError(t, err, tc.want)
 			_, err = reference([]byte(tc.body))
 			assert.Error(t, err, "the reference must refuse it too")
 		})

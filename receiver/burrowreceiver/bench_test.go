@@ -1,0 +1,113 @@
+package burrowreceiver
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver/receivertest"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+)
+
+func loadBody(b *testing.B, name string) []byte {
+	b.Helper()
+	body, err := os.ReadFile(filepath.Join("..", "..", "testdata", "load", name))
+	require.NoError(b, err)
+	return body
+}
+
+// BenchmarkNotification is a request from the handler on: read, decode, table, answer.
+func BenchmarkNotification(b *testing.B) {
+	for _, name := range []string{"small.json", "partitions-100.json"} {
+		b.Run(name, func(b *testing.B) {
+			body := loadBody(b, name)
+			sink := new(consumertest.MetricsSink)
+			r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), sink)
+			require.NoError(b, err)
+			defer func() { require.NoError(b, r.Shutdown(context.Background())) }()
+			request := httptest.NewRequest(http.MethodPost, defaultPath, nil)
+			reader := bytes.NewReader(body)
+			request.Body, request.ContentLength = readCloser{reader}, int64(len(body))
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				reader.Reset(body)
+				recorder := &answer{}
+				r.webhook.ServeHTTP(recorder, request)
+				if recorder.code != http.StatusOK {
+					b.Fatal(recorder.code)
+				}
+			}
+			r.emitter.handOver(context.Background(), time.Now())
+			n, err := burrow.Decode(body)
+			require.NoError(b, err)
+			require.Equal(b, 9+3*len(n.Group.Partitions), sink.DataPointCount(), "all points arrived")
+		})
+	}
+}
+
+type readCloser struct{ *bytes.Reader }
+
+func (readCloser) Close() error { return nil }
+
+type answer struct {
+	header http.Header
+	code   int
+}
+
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) Write(p []byte) (int, error) { return len(p), nil }
+func (a *answer) WriteHeader(code int)        { a.code = code }
+
+// BenchmarkMapping is one hand-over of 10,000 groups with 4 listed partitions each: all new, all
+// changed, all ended.
+func BenchmarkMapping(b *testing.B) {
+	const n, partitions = 10_000, 4
+	var changes []groups.Change
+	for i := range n {
+		g := burrow.GroupStatus{Cluster: "c", Group: fmt.Sprintf("group-%05d", i), Status: burrow.StatusErr, TotalLag: 1, Complete: 1, PartitionCount: 10}
+		for p := range int32(partitions) {
+			g.Partitions = append(g.Partitions, burrow.PartitionStatus{
+				Topic: "topic", Partition: p, Status: burrow.StatusStop, CurrentLag: 5, End: burrow.Commit{Offset: 7},
+			})
+		}
+		g.MaxLag = &g.Partitions[0]
+		at := time.Unix(1_800_000_000, 0)
+		state := &groups.State{Notification: burrow.Notification{Group: g}, Received: at}
+		changes = append(changes, groups.Change{Current: state, At: at})
+	}
+	const points = n * (9 + 3*partitions)
+	for name, form := range map[string]func(*groups.Change){
+		"new":     func(c *groups.Change) { c.Sent = nil },
+		"changed": func(c *groups.Change) { c.Sent = c.Current },
+		"ended":   func(c *groups.Change) { c.Sent, c.Current = c.Current, nil },
+	} {
+		b.Run(name, func(b *testing.B) {
+			mine := append([]groups.Change(nil), changes...)
+			for i := range mine {
+				form(&mine[i])
+			}
+			mapper := &metricsMapper{cfg: metadata.DefaultMetricsBuilderConfig(), set: receivertest.NewNopSettings(metadata.Type)}
+			b.ReportAllocs()
+			var md pmetric.Metrics
+			for b.Loop() {
+				md = mapper.build(mine)
+			}
+			require.Equal(b, points, md.DataPointCount())
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/group")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/points, "ns/point")
+		})
+	}
+}
