@@ -1,0 +1,119 @@
+# Targets are listed by `make help`. Figures in the docs come from the targets named bench-*.
+
+SHELL := /bin/sh
+BIN := bin/karrot
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+TOOLS := $(CURDIR)/internal/tools/go.mod
+TOOL := go tool -modfile=$(TOOLS)
+# Modules with tests of their own; cmd/karrot is written by ocb.
+E2E_MODULES := e2e e2e/realburrow
+
+# The race detector needs a C compiler. CI has one.
+RACE := $(if $(shell command -v gcc || command -v clang),-race)
+GOTEST := go test -count=1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+
+## Running
+
+.PHONY: build
+build: ## Build bin/karrot: stripped, with the version from git
+	@mkdir -p bin build
+	@# ocb writes the version into main.go as text, so it is replaced there for the length of the build.
+	@sed 's|Version: *"[^"]*"|Version: "$(VERSION)"|' cmd/karrot/main.go > build/main.go.txt
+	@printf '{"Replace":{"%s/cmd/karrot/main.go":"%s/build/main.go.txt"}}\n' "$(CURDIR)" "$(CURDIR)" > build/overlay.json
+	cd cmd/karrot && CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -overlay ../../build/overlay.json -o ../../$(BIN) .
+
+.PHONY: run
+run: build ## Build and start with config/karrot.yaml
+	@{ $(BIN) --config config/karrot.yaml 2>&1; echo $$? > build/exit; } | { trap '' INT TERM; awk ' \
+		{ print; fflush() } \
+		/Everything is ready/ { \
+			print "Burrow posts to  http://$(or $(KARROT_ENDPOINT),localhost:5000)/burrow"; \
+			print "Metrics are at   http://$(or $(KARROT_PROMETHEUS_ENDPOINT),localhost:8889)/metrics"; fflush() }'; }; \
+	exit $$(cat build/exit)
+
+SPEED ?= 20
+.PHONY: demo
+demo: build ## Replay recorded Burrow traffic into bin/karrot, SPEED times as fast (20)
+	cd e2e && go run ./demo -bin ../$(BIN) -speed $(SPEED)
+
+## Checking
+
+.PHONY: test
+test: ## Test the receiver
+	$(GOTEST) $(RACE) ./...
+
+.PHONY: e2e
+e2e: build ## Test the binary
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 30m ./...
+
+.PHONY: e2e-burrow
+e2e-burrow: build ## Run a real Burrow against the binary: make e2e-burrow BURROW=<path of a Burrow binary>
+	cd e2e/realburrow && BURROW="$(BURROW)" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -v -timeout 20m ./...
+
+.PHONY: check
+check: lint tidy generated test e2e e2e-burrow ## All of it: format, lint, generated files, tests, binary
+
+.PHONY: lint
+lint: ## Check format and code
+	$(TOOL) golangci-lint run ./...
+	@for m in $(E2E_MODULES); do (set -ex; cd $$m && $(TOOL) golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(TOOL) golangci-lint fmt ./...
+	@for m in $(E2E_MODULES); do (cd $$m && $(TOOL) golangci-lint fmt --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: tidy
+tidy: ## Check that the module files are tidy
+	go mod tidy -diff
+	@for m in $(E2E_MODULES); do (set -ex; cd $$m && go mod tidy -diff) || exit 1; done
+
+.PHONY: generate
+generate: ## Write the generated files: mdatagen for the receiver, ocb for the distribution
+	cd receiver/burrowreceiver && $(TOOL) mdatagen metadata.yaml
+	$(TOOL) builder --config builder-config.yaml --skip-compilation
+
+GENERATED := receiver/burrowreceiver cmd/karrot
+.PHONY: generated
+generated: ## Check that the generated files are up to date
+	@set -e; before=$$(mktemp -d); trap 'rm -rf "$$before"' EXIT; \
+	cp -R --parents $(GENERATED) "$$before"; \
+	$(MAKE) --no-print-directory generate; \
+	for d in $(GENERATED); do diff -r "$$before/$$d" "$$d" || { echo "$$d was stale: run make generate"; exit 1; }; done
+
+FUZZTIME ?= 60s
+.PHONY: fuzz
+fuzz: ## Fuzz the decoder and the webhook, FUZZTIME each (60s)
+	go test ./receiver/burrowreceiver/internal/burrow -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME)
+	go test ./receiver/burrowreceiver -run '^$$' -fuzz FuzzWebhook -fuzztime $(FUZZTIME)
+
+## Measuring
+
+.PHONY: bench
+bench: ## Measure decoding, table, mapping and memory
+	go test ./receiver/burrowreceiver/... -run '^$$' -bench . -benchtime 1s
+
+.PHONY: bench-http
+bench-http: build ## Measure CPU per notification beside plain servers, interleaved
+	cd e2e && go run ./benchhttp -bin ../$(BIN)
+
+## Image
+
+.PHONY: image
+image: ## Build the image with buildah (GO_IMAGE and VERSION are build arguments)
+	buildah bud --layers=false --build-arg VERSION=$(VERSION) -t karrot .
+
+.PHONY: image-test
+image-test: ## Build the image from what this machine has, run it, and stop it
+	e2e/image/test.sh
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin build
