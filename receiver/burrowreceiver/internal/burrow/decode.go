@@ -116,7 +116,7 @@ func (d *decoder) release() {
 
 // interner makes equal names of a notification, and of those decoded before it, share one string.
 // It is a cache of fixed size: a name that is not found in its slot takes it over.
-type interner [512]string
+type interner [2048]string
 
 var internSeed = maphash.MakeSeed()
 
@@ -588,21 +588,25 @@ func (d *decoder) fail(reason string) {
 
 // skipSpace moves to the next byte that counts and returns its position.
 func (d *decoder) skipSpace() int {
-	for d.pos < len(d.data) {
-		switch d.data[d.pos] {
-		case ' ', '\n', '\r', '\t':
-			d.pos++
-		default:
-			return d.pos
-		}
-	}
+	d.peek()
 	return d.pos
 }
 
-// peek returns the next byte that counts, 0 at the end.
+// peek returns the next byte that counts, 0 at the end. Burrow writes hardly any space.
 func (d *decoder) peek() byte {
-	if d.skipSpace() < len(d.data) {
+	if d.pos < len(d.data) && d.data[d.pos] > ' ' {
 		return d.data[d.pos]
+	}
+	return d.peekBehindSpace()
+}
+
+func (d *decoder) peekBehindSpace() byte {
+	for ; d.pos < len(d.data); d.pos++ {
+		switch d.data[d.pos] {
+		case ' ', '\n', '\r', '\t':
+		default:
+			return d.data[d.pos]
+		}
 	}
 	return 0
 }
@@ -761,20 +765,28 @@ func (d *decoder) digits() bool {
 // otherwise it stands in d.unescaped. Bytes that are not UTF-8 become U+FFFD, as encoding/json has it.
 func (d *decoder) str() []byte {
 	start := d.pos + 1
-	for i := start; i < len(d.data); i++ {
-		c := d.data[i]
+	for i, c := range d.data[start:] {
+		if plain[c] {
+			continue
+		}
 		if c == '"' {
-			d.pos = i + 1
-			return d.data[start:i]
+			d.pos = start + i + 1
+			return d.data[start : start+i]
 		}
-		if c == '\\' || c < ' ' || c >= utf8.RuneSelf {
-			return d.strSlow(start, i)
-		}
+		return d.strSlow(start, start+i)
 	}
 	d.pos = len(d.data)
 	d.fail("a quote is missing")
 	return nil
 }
+
+// plain are the bytes that stand for themselves in a string.
+var plain = func() (table [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		table[c] = c != '"' && c != '\\'
+	}
+	return table
+}()
 
 func (d *decoder) strSlow(start, i int) []byte {
 	d.unescaped = append(d.unescaped[:0], d.data[start:i]...)
