@@ -55,7 +55,7 @@ e2e: build ## Test the binary
 
 .PHONY: e2e-burrow
 e2e-burrow: build ## Run a real Burrow against the binary: make e2e-burrow BURROW=<path of a Burrow binary>
-	cd e2e/realburrow && BURROW="$(BURROW)" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -v -timeout 20m ./...
+	cd e2e/realburrow && BURROW="$(if $(BURROW),$(abspath $(BURROW)))" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -v -timeout 20m ./...
 
 .PHONY: check
 check: lint tidy generated test e2e e2e-burrow ## All of it: format, lint, generated files, tests, binary
