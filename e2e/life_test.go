@@ -113,6 +113,7 @@ func newOTLPServer(t *testing.T) *otlpServer {
 }
 
 func (s *otlpServer) take(t *testing.T, body []byte) {
+	t.Helper()
 	type attribute struct {
 		Key   string
 		Value struct{ StringValue string }
@@ -133,7 +134,8 @@ func (s *otlpServer) take(t *testing.T, body []byte) {
 			}
 		}
 	}
-	if !assert.NoError(t, json.Unmarshal(body, &request)) {
+	if err := json.Unmarshal(body, &request); err != nil {
+		t.Errorf("%v: %s", err, body)
 		return
 	}
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -69,7 +70,7 @@ func seriesOf(newest ...notification) map[string]float64 {
 		for _, p := range n.Partitions {
 			counts["ok"]--
 			counts[strings.ToLower(p.Status)]++
-			at := []string{label("topic", p.Topic), label("partition", fmt.Sprint(p.Partition))}
+			at := []string{label("topic", p.Topic), label("partition", strconv.Itoa(p.Partition))}
 			add("burrow_partition_lag", p.CurrentLag, at...)
 			add("burrow_partition_status", statusNumbers[p.Status], at...)
 			if p.End != nil {

@@ -49,7 +49,7 @@ func sequence(t testing.TB) []recordedRequest {
 // At every recorded change, and now and then between, the page shows what the last notification of
 // each group says, and nothing else.
 func TestReplayedSequence(t *testing.T) {
-	var groups []struct{ Changes []struct{ T_ms int64 } } //nolint:revive,staticcheck // the recording's own key
+	var groups []struct{ Changes []struct{ T_ms int64 } } //nolint:revive // the recording's own key
 	require.NoError(t, json.Unmarshal(testdata(t, "sequence-changes.json"), &groups))
 	changed := map[int64]bool{}
 	for _, group := range groups {

@@ -47,7 +47,6 @@ func main() {
 	flag.StringVar(&c.other, "other", "", "one more server, already running: name=url,pid[+pid...]")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	var err error
 	if *serve != "" {
 		err = server(ctx, *serve, *address)
@@ -58,6 +57,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "benchhttp:", err)
 		os.Exit(1)
 	}
+	stop()
 }
 
 // The structs into which the bare server decodes: everything that Burrow sends.
@@ -225,7 +225,7 @@ func (c *campaign) start(ctx context.Context) ([]target, error) {
 		if err != nil {
 			return targets, err
 		}
-		t, err := launch(ctx, kind, "http://"+address+"/burrow", exec.CommandContext(ctx, self, "-serve", kind, "-address", address)) //nolint:gosec // itself
+		t, err := launch(ctx, kind, "http://"+address+"/burrow", exec.CommandContext(ctx, self, "-serve", kind, "-address", address))
 		if err != nil {
 			return targets, err
 		}
@@ -237,7 +237,7 @@ func (c *campaign) start(ctx context.Context) ([]target, error) {
 			return targets, err
 		}
 	}
-	karrot := exec.CommandContext(ctx, c.bin, "--config", filepath.Join(c.top, "config", "karrot.yaml")) //nolint:gosec // the binary is the argument
+	karrot := exec.CommandContext(ctx, c.bin, "--config", filepath.Join(c.top, "config", "karrot.yaml"))
 	_, telemetryPort, _ := net.SplitHostPort(addresses[3])
 	karrot.Env = append(os.Environ(), "KARROT_ENDPOINT="+addresses[0], "KARROT_PROMETHEUS_ENDPOINT="+addresses[1],
 		"KARROT_HEALTH_ENDPOINT="+addresses[2], "KARROT_TELEMETRY_PORT="+telemetryPort, "KARROT_LOG=error")

@@ -35,11 +35,11 @@ func main() {
 	speed := flag.Float64("speed", 20, "how many times as fast as it was recorded")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	if err := demo(ctx, *bin, *top, *speed); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+	stop()
 }
 
 func demo(ctx context.Context, bin, top string, speed float64) error {
@@ -115,7 +115,7 @@ func startKarrot(ctx context.Context, bin, config string) (*karrot, error) {
 		metrics: "http://" + addresses[1] + "/metrics",
 		health:  "http://" + addresses[2] + "/heartbeat",
 		// Stopped by its own signal, not by the context's.
-		cmd:    exec.CommandContext(context.WithoutCancel(ctx), bin, "--config", config), //nolint:gosec // the binary is the argument
+		cmd:    exec.CommandContext(context.WithoutCancel(ctx), bin, "--config", config),
 		exited: make(chan error, 1),
 	}
 	k.cmd.Env = append(os.Environ(),
