@@ -37,7 +37,7 @@ func overlays(t *testing.T) []string {
 			names = append(names, "config/"+name)
 		}
 	}
-	require.GreaterOrEqual(t, len(names), 7)
+	require.GreaterOrEqual(t, len(names), 8)
 	return names
 }
 
@@ -294,7 +294,7 @@ func TestForeignDistribution(t *testing.T) {
 	}()
 	waitFor(t, startTimeout, func() string {
 		if status, text := get(t, "http://"+endpoint+"/burrow"); status != http.StatusMethodNotAllowed {
-			return fmt.Sprint(status, text)
+			return fmt.Sprint(status, " ", text, printed.String())
 		}
 		return ""
 	})

@@ -20,6 +20,12 @@ type notification struct {
 	TotalLag               float64
 	MaxLag                 *listed
 	Partitions             []listed
+
+	// Of the envelope, and what the tests know of the group's incidents.
+	ID        string `json:"-"`
+	incidents float64
+	known     string // IDs
+	open      bool
 }
 
 type listed struct {
@@ -32,21 +38,25 @@ type listed struct {
 // read takes a body in any of its forms.
 func read(t testing.TB, body []byte) notification {
 	t.Helper()
-	type form struct {
+	type envelope struct {
 		notification
+		ID     string
 		Result *notification
-		Event  *struct{ Result notification }
 	}
-	var f form
+	var f struct {
+		envelope
+		Event *envelope
+	}
 	require.NoError(t, json.Unmarshal(body, &f), "%s", body)
-	switch {
-	case f.Event != nil:
-		return f.Event.Result
-	case f.Result != nil:
-		return *f.Result
-	default:
-		return f.notification
+	outer := f.envelope
+	if f.Event != nil {
+		outer = *f.Event
 	}
+	if outer.Result == nil {
+		return outer.notification
+	}
+	outer.Result.ID = outer.ID
+	return *outer.Result
 }
 
 var statusNumbers = map[string]float64{"OK": 1, "WARN": 2, "ERR": 3, "STOP": 4, "STALL": 5, "REWIND": 6}
@@ -63,6 +73,10 @@ func seriesOf(newest ...notification) map[string]float64 {
 		add("burrow_group_status", statusNumbers[n.Status])
 		add("burrow_group_total_lag", n.TotalLag)
 		add("burrow_group_complete_ratio", n.Complete)
+		add("burrow_group_incidents_total", n.incidents)
+		if n.open {
+			add("burrow_group_incident_duration_seconds", onTheClock)
+		}
 		if n.MaxLag != nil {
 			add("burrow_group_max_lag", n.MaxLag.CurrentLag)
 		}
@@ -86,10 +100,28 @@ func seriesOf(newest ...notification) map[string]float64 {
 
 func label(name, value string) string { return fmt.Sprintf("%s=%q", name, value) }
 
-// newest keeps the last notification of each group.
+// onTheClock stands for a value that depends on when it was asked for. Such values only have to be possible.
+const onTheClock = -1
+
+func dependsOnTheClock(series string) bool {
+	return strings.HasPrefix(series, "burrow_group_incident_duration_seconds{")
+}
+
+// newest keeps the last notification of each group. The recordings have no incident whose ID changes.
 type newest map[string]notification
 
-func (m newest) take(n notification) { m[n.Cluster+"\x00"+n.Group] = n }
+func (m newest) take(n notification) {
+	key := n.Cluster + "\x00" + n.Group
+	before := m[key]
+	n.incidents = before.incidents
+	if n.ID != "" && !strings.Contains(before.known, n.ID) {
+		n.incidents++
+	}
+	n.known = before.known + " " + n.ID
+	// A bare Result has no ID, and does not end an incident by that.
+	n.open = n.Status != "OK" && (n.ID != "" || before.open)
+	m[key] = n
+}
 
 func (m newest) series() map[string]float64 {
 	return seriesOf(slices.Collect(maps.Values(m))...)

@@ -160,7 +160,7 @@ func TestManySeriesEndAtOnce(t *testing.T) {
 		k.accept(t, body)
 	}
 	k.eventually(t, settled, bad.series())
-	require.Len(t, bad.series(), 300*(8+5*3))
+	require.Len(t, bad.series(), 300*(9+5*3))
 
 	bodies, good := manyGroups(300, 5, "OK")
 	for _, body := range bodies {

@@ -13,6 +13,8 @@ func TestNotificationIsOnThePage(t *testing.T) {
 	k.accept(t, testdata(t, "notifications", "warn.json"))
 	k.eventually(t, 2*time.Second, map[string]float64{
 		`burrow_group_complete_ratio{cluster="east",group="fraud-check"}`:                                    1,
+		`burrow_group_incidents_total{cluster="east",group="fraud-check"}`:                                   1,
+		`burrow_group_incident_duration_seconds{cluster="east",group="fraud-check"}`:                         onTheClock,
 		`burrow_group_max_lag{cluster="east",group="fraud-check"}`:                                           1344,
 		`burrow_group_partitions{cluster="east",group="fraud-check",status="ok"}`:                            2,
 		`burrow_group_partitions{cluster="east",group="fraud-check",status="rewind"}`:                        0,
@@ -30,7 +32,7 @@ func TestNotificationIsOnThePage(t *testing.T) {
 	})
 	own := scrape(t, k.telemetry)
 	assert.InDelta(t, 1, own[`otelcol_receiver_burrow_notifications_total{outcome="accepted"}`], 0)
-	assert.InDelta(t, 15, own[`otelcol_receiver_burrow_series{}`], 0)
+	assert.InDelta(t, 17, own[`otelcol_receiver_burrow_series{}`], 0)
 	k.stop(t)
 	require.Contains(t, k.log(), "The webhook listens for Burrow's notifications")
 }

@@ -34,7 +34,7 @@ func BenchmarkNotification(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			body := loadBody(b, name)
 			sink := new(consumertest.MetricsSink)
-			r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), sink)
+			r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), sink)
 			require.NoError(b, err)
 			defer func() { require.NoError(b, r.Shutdown(context.Background())) }()
 			request := httptest.NewRequest(http.MethodPost, defaultPath, nil)
@@ -50,10 +50,10 @@ func BenchmarkNotification(b *testing.B) {
 					b.Fatal(recorder.code)
 				}
 			}
-			r.emitter.handOver(context.Background(), time.Now())
+			r.emitters[0].handOver(context.Background(), time.Now())
 			n, err := burrow.Decode(body)
 			require.NoError(b, err)
-			require.Equal(b, 9+3*len(n.Group.Partitions), sink.DataPointCount(), "all points arrived")
+			require.Equal(b, 11+3*len(n.Group.Partitions), sink.DataPointCount(), "all points arrived")
 		})
 	}
 }
@@ -88,7 +88,7 @@ func BenchmarkMapping(b *testing.B) {
 		state := &groups.State{Notification: burrow.Notification{Group: g}, Received: at}
 		changes = append(changes, groups.Change{Current: state, At: at})
 	}
-	const points = n * (9 + 3*partitions)
+	const points = n * (10 + 3*partitions)
 	for name, form := range map[string]func(*groups.Change){
 		"new":     func(c *groups.Change) { c.Sent = nil },
 		"changed": func(c *groups.Change) { c.Sent = c.Current },

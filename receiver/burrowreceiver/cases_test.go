@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
@@ -34,7 +35,7 @@ const recorded = "../../testdata/notifications"
 // TestCases runs every folder of testdata/cases: steps.txt has one step a line, either a method and a body
 // (of the folder, else of the recorded notifications) or "wait" and a duration. After each step, ten seconds
 // after the last one, there is a hand-over. NN.answer.txt is what Burrow is told if it is not 200, NN.metrics.yaml what the pipelines get;
-// where a file is missing, nothing was told or handed over.
+// NN.logs.txt the records of incidents; where a file is missing, nothing was told or handed over.
 func TestCases(t *testing.T) {
 	folders, err := filepath.Glob(filepath.Join("testdata", "cases", "*"))
 	require.NoError(t, err)
@@ -48,11 +49,14 @@ func TestCases(t *testing.T) {
 
 func runCase(t *testing.T, folder string) {
 	t.Helper()
-	sink := new(consumertest.MetricsSink)
+	// The bodies were recorded a little before.
+	time.Sleep(time.Until(time.Date(2026, 11, 22, 13, 50, 0, 0, time.UTC)))
+	sink, logs := new(consumertest.MetricsSink), new(consumertest.LogsSink)
 	set := receivertest.NewNopSettings(metadata.Type)
 	set.BuildInfo.Version = "test"
-	r, err := newBurrowReceiver(set, caseConfig(t, folder), sink)
+	r, err := newMetricsReceiver(set, caseConfig(t, folder), sink)
 	require.NoError(t, err)
+	r.addLogs(logs)
 	defer func() { require.NoError(t, r.Shutdown(context.Background())) }()
 
 	steps, err := os.ReadFile(filepath.Join(folder, "steps.txt"))
@@ -70,7 +74,10 @@ func runCase(t *testing.T, folder string) {
 			answer = send(r.webhook, strings.ToUpper(verb), caseBody(t, folder, object))
 		}
 		sink.Reset()
-		require.True(t, r.emitter.handOver(context.Background(), time.Now()))
+		logs.Reset()
+		for _, e := range r.emitters {
+			require.True(t, e.handOver(context.Background(), time.Now()))
+		}
 
 		name := filepath.Join(folder, fmt.Sprintf("%02d", i+1))
 		compare(t, name+".answer.txt", []byte(answer))
@@ -81,6 +88,11 @@ func runCase(t *testing.T, folder string) {
 			held.take(t, md)
 		}
 		compare(t, name+".metrics.yaml", metrics)
+		var records []string
+		for _, ld := range logs.AllLogs() {
+			records = append(records, describeLogs(t, ld)...)
+		}
+		compare(t, name+".logs.txt", []byte(strings.Join(records, "")))
 		assert.Len(t, held, r.table.Stats().Series, "step %d: own telemetry counts the series that live", i+1)
 	}
 }
@@ -135,6 +147,22 @@ func compare(t *testing.T, path string, got []byte) {
 	assert.Equal(t, string(want), string(got), path)
 }
 
+// describeLogs writes a record as lines that can be read: severity, event, body, attributes.
+func describeLogs(t *testing.T, ld plog.Logs) []string {
+	t.Helper()
+	var lines []string
+	require.Equal(t, 1, ld.ResourceLogs().Len())
+	scope := ld.ResourceLogs().At(0).ScopeLogs().At(0)
+	require.Equal(t, metadata.ScopeName, scope.Scope().Name())
+	for _, record := range scope.LogRecords().All() {
+		lines = append(lines, fmt.Sprintf("%s %s %s\n  %s\n", record.Timestamp().AsTime().Format(time.TimeOnly), record.SeverityText(), record.EventName(), record.Body().Str()))
+		for key, value := range record.Attributes().All() {
+			lines = append(lines, fmt.Sprintf("  %s: %s\n", key, value.AsString()))
+		}
+	}
+	return lines
+}
+
 // store holds what a backend has after every payload: the series that live, with their values.
 type store map[string]string
 
@@ -146,12 +174,12 @@ func (s store) take(t *testing.T, md pmetric.Metrics) {
 	require.Equal(t, 1, md.ResourceMetrics().At(0).ScopeMetrics().Len())
 	ended, live := false, map[string]bool{}
 	for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
-		for _, point := range metric.Gauge().DataPoints().All() {
+		for _, point := range numbers(metric).All() {
 			id := seriesID(metric.Name(), point)
 			require.NotZero(t, point.Timestamp(), id)
 			if point.Flags().NoRecordedValue() {
 				ended = true
-				require.Equal(t, 1, metric.Gauge().DataPoints().Len(), "%s shares a Metric", id)
+				require.Equal(t, 1, numbers(metric).Len(), "%s shares a Metric", id)
 				require.False(t, live[id], "%s lives and ends in one payload", id)
 				require.Contains(t, s, id, "%s ends and was not there", id)
 				delete(s, id)

@@ -6,6 +6,7 @@
 //
 //	request -> confighttp (authentication, size, decompression) -> webhook -> burrow.Decode -> groups.Table.Update -> answer
 //	every interval -> emitter -> groups.Table.Collect -> metrics -> the pipelines -> groups.Table.Commit
+//	every interval -> emitter -> groups.Table.Events -> logs -> the pipelines -> groups.Table.CommitEvents
 //
 // Burrow is answered before the pipelines have the data, because it never repeats a notification, holds
 // a lock while it notifies, and the Collector's fan-out is synchronous: one hanging exporter would

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -15,11 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -78,12 +82,12 @@ func emitting(t *testing.T, change func(*Config)) (*burrowReceiver, *pipelines, 
 	if change != nil {
 		change(cfg)
 	}
-	r, err := newBurrowReceiver(set, cfg, next)
+	r, err := newMetricsReceiver(set, cfg, next)
 	require.NoError(t, err)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		r.emitter.run(context.Background(), stop)
+		r.emitters[0].run(context.Background(), stop)
 	}()
 	t.Cleanup(func() {
 		close(stop)
@@ -139,7 +143,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 				r, next, logs := emitting(t, nil)
 				require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "warn.json"))))
 				pass(1500 * time.Millisecond)
-				require.Len(t, next.series(), 15)
+				require.Len(t, next.series(), 17)
 
 				next.refuse(refusal)
 				require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "warn.json"))))
@@ -149,19 +153,21 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 				require.Empty(t, send(r.webhook, "POST", []byte(group("a", 2))))
 				pass(10 * time.Second)
 				assert.Len(t, next.seen(), 1+20)
-				assert.Len(t, next.series(), 15, "nothing was taken")
+				assert.Len(t, next.series(), 17, "nothing was taken")
 
 				next.refuse(nil)
 				pass(time.Second)
 				assert.Equal(t, store{
 					lagOfA: "2",
+					`burrow.group.incidents cluster="c" group="a"`:              "0",
+					`burrow.group.incidents cluster="east" group="fraud-check"`: "1",
 					`burrow.group.status cluster="c" group="a"`:                 "1",
 					`burrow.group.status cluster="east" group="fraud-check"`:    "1",
 					`burrow.group.total_lag cluster="east" group="fraud-check"`: "7",
 				}, next.series(), "the newest state, and the end of what the pipelines had before")
 				assert.Len(t, next.seen(), 1+21)
-				assert.Equal(t, 1, logs.FilterMessageSnippet("refuse").Len(), "one line when it begins")
-				assert.Equal(t, 1, logs.FilterMessageSnippet("again.").FilterLevelExact(zap.InfoLevel).Len(), "and one when it ends")
+				assert.Equal(t, 1, logs.FilterMessageSnippet("pipelines refuse").Len(), "one line when it begins")
+				assert.Equal(t, 1, logs.FilterMessageSnippet("pipelines take").Len(), "and one when it ends")
 			})
 		})
 	}
@@ -170,7 +176,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 func TestDrainRetriesUntilTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		next := &pipelines{held: store{}, t: t, err: errors.New("full")}
-		r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
+		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
 		require.NoError(t, err)
 		require.Empty(t, send(r.webhook, "POST", []byte(group("a", 1))))
 		stop := make(chan struct{})
@@ -179,7 +185,7 @@ func TestDrainRetriesUntilTaken(t *testing.T) {
 			time.Sleep(5500 * time.Millisecond)
 			next.refuse(nil)
 		}()
-		r.emitter.run(context.Background(), stop)
+		r.emitters[0].run(context.Background(), stop)
 		assert.Equal(t, "1", next.series()[lagOfA])
 		assert.Len(t, next.seen(), 7, "at once and after every interval")
 		require.NoError(t, r.Shutdown(context.Background()))
@@ -210,5 +216,89 @@ func TestRefusalsAreLoggedNowAndThen(t *testing.T) {
 		}
 		full := logs.Filter(func(line observer.LoggedEntry) bool { return line.ContextMap()["outcome"] == "table_full" })
 		assert.Equal(t, 1, full.Len())
+	})
+}
+
+// One server and one table for both signals, and neither waits for the other's pipelines.
+func TestSignalsShareTheReceiver(t *testing.T) {
+	factory, cfg := NewFactory(), testConfig(nil)
+	set := receivertest.NewNopSettings(metadata.Type)
+	entered := make(chan struct{}, 1)
+	logs := new(consumertest.LogsSink)
+	first, err := factory.CreateMetrics(context.Background(), set, cfg, hanging(entered))
+	require.NoError(t, err)
+	second, err := factory.CreateLogs(context.Background(), set, cfg, logs)
+	require.NoError(t, err)
+	require.Same(t, first, second)
+	url := "http://" + cfg.Webhook.Get().Server.NetAddr.Endpoint + defaultPath
+
+	require.NoError(t, first.Start(context.Background(), host{}))
+	_, err = http.Get(url)
+	require.Error(t, err, "the exporters of the logs may not have started yet")
+	require.NoError(t, second.Start(context.Background(), host{}))
+
+	status, text, _ := request(t, http.MethodPost, url, strings.NewReader(recordedBody(t, "warn.json")))
+	require.Equal(t, http.StatusOK, status, text)
+	<-entered
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 1, logs.LogRecordCount()) }, 5*time.Second, time.Millisecond)
+
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	require.Error(t, first.Shutdown(ctx), "metrics hang")
+	require.NoError(t, second.Shutdown(context.Background()))
+
+	other, err := factory.CreateLogs(context.Background(), set, cfg, logs)
+	require.NoError(t, err)
+	require.NotSame(t, first, other, "a new life is a new receiver")
+	require.NoError(t, other.Shutdown(context.Background()))
+}
+
+func TestLogsAlone(t *testing.T) {
+	factory, cfg := NewFactory(), testConfig(func(c *Config) { c.ExpireAfter = 500 * time.Millisecond })
+	logs := new(consumertest.LogsSink)
+	r, err := factory.CreateLogs(context.Background(), receivertest.NewNopSettings(metadata.Type), cfg, logs)
+	require.NoError(t, err)
+	require.NoError(t, r.Start(context.Background(), host{}))
+	url := "http://" + cfg.Webhook.Get().Server.NetAddr.Endpoint + defaultPath
+	for range 3 {
+		status, text, _ := request(t, http.MethodPost, url, strings.NewReader(recordedBody(t, "warn.json")))
+		require.Equal(t, http.StatusOK, status, text)
+	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 2, logs.LogRecordCount()) }, 10*time.Second, 10*time.Millisecond)
+	assert.Equal(t, groups.Stats{Expired: 1}, r.(*burrowReceiver).table.Stats(), "nothing is left")
+	require.NoError(t, r.Shutdown(context.Background()))
+}
+
+func TestRefusedEventsAreHandedOverAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusing := true
+		sink := new(consumertest.LogsSink)
+		next, err := consumer.NewLogs(func(ctx context.Context, ld plog.Logs) error {
+			if refusing {
+				return errors.New("full")
+			}
+			return sink.ConsumeLogs(ctx, ld)
+		})
+		require.NoError(t, err)
+		r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config))
+		require.NoError(t, err)
+		r.addLogs(next)
+		handOver := func() bool { return r.emitters[0].handOver(context.Background(), time.Now()) }
+
+		require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "escalate-1-warn.json"))))
+		require.False(t, handOver())
+		require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "escalate-2-err.json"))))
+		require.False(t, handOver())
+		refusing = false
+		require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "escalate-3-close.json"))))
+		require.True(t, handOver())
+		require.True(t, handOver())
+		require.Len(t, sink.AllLogs(), 1)
+		var names []string
+		for _, record := range sink.AllLogs()[0].ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().All() {
+			names = append(names, record.EventName())
+		}
+		assert.Equal(t, []string{"burrow.incident.opened", "burrow.incident.changed", "burrow.incident.ended"}, names)
+		require.NoError(t, r.Shutdown(context.Background()))
 	})
 }

@@ -16,9 +16,24 @@ func NewFactory() receiver.Factory {
 		metadata.Type,
 		createDefaultConfig,
 		receiver.WithMetrics(createMetrics, metadata.MetricsStability),
+		receiver.WithLogs(createLogs, metadata.LogsStability),
 	)
 }
 
 func createMetrics(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Metrics) (receiver.Metrics, error) {
-	return newBurrowReceiver(set, cfg.(*Config), next)
+	r, err := receiverOf(set, cfg.(*Config))
+	if err != nil {
+		return nil, err
+	}
+	r.addMetrics(next)
+	return r, nil
+}
+
+func createLogs(_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Logs) (receiver.Logs, error) {
+	r, err := receiverOf(set, cfg.(*Config))
+	if err != nil {
+		return nil, err
+	}
+	r.addLogs(next)
+	return r, nil
 }

@@ -43,7 +43,7 @@ func FuzzWebhook(f *testing.F) {
 		cfg := createDefaultConfig().(*Config)
 		cfg.Metrics.BurrowPartitionOwner.Enabled = true
 		cfg.MaxGroups, cfg.MaxPartitions = 1, 100
-		r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), cfg, sink)
+		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), cfg, sink)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, r.Shutdown(context.Background())) }()
 
@@ -56,7 +56,7 @@ func FuzzWebhook(f *testing.F) {
 			require.True(t, slices.Contains(known, recorder.Code), "%d", recorder.Code)
 
 			sink.Reset()
-			require.True(t, r.emitter.handOver(context.Background(), time.Now()))
+			require.True(t, r.emitters[0].handOver(context.Background(), time.Now()))
 			if recorder.Code != http.StatusOK {
 				require.Empty(t, sink.AllMetrics())
 				continue

@@ -29,19 +29,16 @@ func (m *metricsMapper) build(changes []groups.Change) pmetric.Metrics {
 		ts := pcommon.NewTimestampFromTime(c.At)
 		if c.Current != nil {
 			before := live.points
-			live.group(ts, &c.Current.Group, nil)
+			live.state(ts, c.Current, nil)
 			c.Series = live.points - before
 		}
-		switch {
-		case c.Sent != nil && c.Current != nil:
-			ended.group(ts, &c.Sent.Group, &c.Current.Group)
-		case c.Sent != nil:
-			ended.group(ts, &c.Sent.Group, nil)
+		if c.Sent != nil {
+			ended.state(ts, c.Sent, c.Current)
 		}
 	}
-	md := live.builder.Emit()
+	md := live.emit()
 	if ended.points > 0 {
-		appendEnded(md, ended.builder.Emit())
+		appendEnded(md, ended.emit())
 	}
 	return md
 }
@@ -63,12 +60,18 @@ func appendEnded(md, ended pmetric.Metrics) {
 	metrics := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics()
 	metrics.EnsureCapacity(metrics.Len() + ended.DataPointCount())
 	for _, metric := range from.Metrics().All() {
-		for _, point := range metric.Gauge().DataPoints().All() {
+		for _, point := range numbers(metric).All() {
 			end := metrics.AppendEmpty()
 			end.SetName(metric.Name())
 			end.SetDescription(metric.Description())
 			end.SetUnit(metric.Unit())
-			flagged := end.SetEmptyGauge().DataPoints().AppendEmpty()
+			if metric.Type() == pmetric.MetricTypeSum {
+				end.SetEmptySum().SetIsMonotonic(metric.Sum().IsMonotonic())
+				end.Sum().SetAggregationTemporality(metric.Sum().AggregationTemporality())
+			} else {
+				end.SetEmptyGauge()
+			}
+			flagged := numbers(end).AppendEmpty()
 			flagged.SetTimestamp(point.Timestamp())
 			flagged.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(true))
 			point.Attributes().MoveTo(flagged.Attributes())
@@ -76,11 +79,37 @@ func appendEnded(md, ended pmetric.Metrics) {
 	}
 }
 
+// numbers are the points of a gauge or a sum.
+func numbers(metric pmetric.Metric) pmetric.NumberDataPointSlice {
+	if metric.Type() == pmetric.MetricTypeSum {
+		return metric.Sum().DataPoints()
+	}
+	return metric.Gauge().DataPoints()
+}
+
 // recorder records series and counts those whose metric is switched on.
 type recorder struct {
 	builder *metadata.MetricsBuilder
 	enabled *metadata.MetricsConfig
 	points  int
+	// countedSince are the start times of the points of burrow.group.incidents: the builder knows only one
+	// start for all.
+	countedSince []pcommon.Timestamp
+}
+
+func (r *recorder) emit() pmetric.Metrics {
+	md := r.builder.Emit()
+	if len(r.countedSince) == 0 || !r.enabled.BurrowGroupIncidents.Enabled {
+		return md
+	}
+	for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+		if metric.Type() == pmetric.MetricTypeSum {
+			for i, point := range metric.Sum().DataPoints().All() {
+				point.SetStartTimestamp(r.countedSince[i])
+			}
+		}
+	}
+	return md
 }
 
 func (r *recorder) count(metric metadata.MetricConfig) {
@@ -89,7 +118,24 @@ func (r *recorder) count(metric metadata.MetricConfig) {
 	}
 }
 
-// group records every series of g that is not also one of except, which is the same group at another time or nil.
+// state records every series of s that is not also one of except, which is the same group at another time or nil.
+func (r *recorder) state(ts pcommon.Timestamp, s, except *groups.State) {
+	g := &s.Group
+	if except == nil {
+		r.builder.RecordBurrowGroupIncidentsDataPoint(ts, s.Incidents.Seen, g.Cluster, g.Group)
+		r.countedSince = append(r.countedSince, pcommon.NewTimestampFromTime(s.Incidents.Since))
+		r.count(r.enabled.BurrowGroupIncidents)
+		r.group(ts, g, nil)
+	} else {
+		r.group(ts, g, &except.Group)
+	}
+	if duration, known := s.IncidentDuration(); known && (except == nil || !hasIncidentDuration(except)) {
+		r.builder.RecordBurrowGroupIncidentDurationDataPoint(ts, duration.Seconds(), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupIncidentDuration)
+	}
+}
+
+// group records the series of the evaluation.
 func (r *recorder) group(ts pcommon.Timestamp, g, except *burrow.GroupStatus) {
 	has := func(condition func(*burrow.GroupStatus) bool) bool {
 		return condition(g) && (except == nil || !condition(except))
@@ -162,6 +208,11 @@ func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, p, exc
 		r.builder.RecordBurrowPartitionOwnerDataPoint(ts, 1, g.Cluster, g.Group, p.Topic, number, p.Owner, p.ClientID)
 		r.count(r.enabled.BurrowPartitionOwner)
 	}
+}
+
+func hasIncidentDuration(s *groups.State) bool {
+	_, known := s.IncidentDuration()
+	return known
 }
 
 func hasMaxLag(g *burrow.GroupStatus) bool   { return g.MaxLag != nil }

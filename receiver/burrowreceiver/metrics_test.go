@@ -86,7 +86,8 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 				ended++
 			}
 		}
-		changes := table.Collect(now)
+		table.Expire(now)
+		changes := table.Collect()
 		if len(changes) == 0 {
 			continue
 		}

@@ -29,26 +29,56 @@ const shutdownTimeout = 20 * time.Second
 // cancelTimeout is what a pipeline gets to return after it was told to give up.
 const cancelTimeout = 2 * time.Second
 
-// burrowReceiver starts and stops the two halves.
+// maxEvents bounds the events of incidents that wait for the logs pipelines.
+const maxEvents = 10_000
+
+// burrowReceiver starts and stops the two halves. One serves all signals of a configuration: they share
+// the server and the table, and each has an emitter of its own.
 type burrowReceiver struct {
 	cfg       *Config
 	set       receiver.Settings
 	telemetry *metadata.TelemetryBuilder
+	obsreport *receiverhelper.ObsReport
 	table     *groups.Table
 	webhook   *webhook
-	emitter   *emitter
+	emitters  []*emitter
+	toStart   int
 
 	server  *http.Server
 	serving sync.WaitGroup
 
-	stopEmitter     chan struct{}
-	emitterStopped  chan struct{}
+	stopEmitters    chan struct{}
+	emittersStopped chan struct{}
 	cancelHandOvers context.CancelFunc
 }
 
-var _ receiver.Metrics = (*burrowReceiver)(nil)
+var (
+	_ receiver.Metrics = (*burrowReceiver)(nil)
+	_ receiver.Logs    = (*burrowReceiver)(nil)
+)
 
-func newBurrowReceiver(set receiver.Settings, cfg *Config, next consumer.Metrics) (*burrowReceiver, error) {
+// receivers finds the receiver of a configuration: the Collector creates one for each signal, with the same
+// configuration, and keeps no other tie between them.
+var receivers = struct {
+	mu       sync.Mutex
+	byConfig map[*Config]*burrowReceiver
+}{byConfig: map[*Config]*burrowReceiver{}}
+
+func receiverOf(set receiver.Settings, cfg *Config) (*burrowReceiver, error) {
+	receivers.mu.Lock()
+	defer receivers.mu.Unlock()
+	if r := receivers.byConfig[cfg]; r != nil {
+		return r, nil
+	}
+	r, err := newBurrowReceiver(set, cfg)
+	if err != nil {
+		return nil, err
+	}
+	receivers.byConfig[cfg] = r
+	return r, nil
+}
+
+func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, error) {
 	telemetry, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
 	if err != nil {
 		return nil, err
@@ -66,19 +96,42 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config, next consumer.Metrics
 		cfg:       cfg,
 		set:       set,
 		telemetry: telemetry,
+		obsreport: obsreport,
 		table:     table,
 		webhook: &webhook{
 			path: cfg.Webhook.Get().Path, table: table, telemetry: telemetry, logger: set.Logger,
 		},
-		emitter: &emitter{
-			interval: cfg.Interval, table: table, next: next, obsreport: obsreport, telemetry: telemetry, logger: set.Logger,
-			mapper: &metricsMapper{cfg: cfg.MetricsBuilderConfig, set: set, start: time.Now()},
-		},
 	}, nil
 }
 
-// Start begins to listen and to hand over.
+func (r *burrowReceiver) addMetrics(next consumer.Metrics) {
+	mapper := &metricsMapper{cfg: r.cfg.MetricsBuilderConfig, set: r.set, start: time.Now()}
+	o := &metricsOutlet{outlet: r.newOutlet("metrics"), mapper: mapper, next: next}
+	r.addEmitter(o.handOver)
+}
+
+func (r *burrowReceiver) addLogs(next consumer.Logs) {
+	r.table.KeepEvents(maxEvents)
+	o := &logsOutlet{outlet: r.newOutlet("logs"), version: r.set.BuildInfo.Version, next: next}
+	r.addEmitter(o.handOver)
+}
+
+func (r *burrowReceiver) newOutlet(signal string) outlet {
+	return outlet{signal: signal, table: r.table, obsreport: r.obsreport, telemetry: r.telemetry, logger: r.set.Logger}
+}
+
+func (r *burrowReceiver) addEmitter(handOver func(context.Context, time.Time) bool) {
+	r.emitters = append(r.emitters, &emitter{interval: r.cfg.Interval, handOver: handOver})
+	r.toStart++
+}
+
+// Start begins to listen and to hand over, once it was called for every signal: with the first one, the
+// exporters of the others may not have started.
 func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
+	r.toStart--
+	if r.toStart > 0 {
+		return nil
+	}
 	if err := r.observeTable(); err != nil {
 		return err
 	}
@@ -88,10 +141,14 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 	// The context of Start ends with Start.
 	handOvers, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	r.cancelHandOvers, r.stopEmitter, r.emitterStopped = cancel, stop, stopped
+	r.cancelHandOvers, r.stopEmitters, r.emittersStopped = cancel, stop, stopped
+	var running sync.WaitGroup
+	for _, e := range r.emitters {
+		running.Go(func() { e.run(handOvers, stop) })
+	}
 	go func() {
 		defer close(stopped)
-		r.emitter.run(handOvers, stop)
+		running.Wait()
 	}()
 	return nil
 }
@@ -142,6 +199,7 @@ func (r *burrowReceiver) observeTable() error {
 		r.telemetry.RegisterReceiverBurrowPartitionsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Partitions) })),
 		r.telemetry.RegisterReceiverBurrowSeriesCallback(gauge(func(s groups.Stats) int64 { return int64(s.Series) })),
 		r.telemetry.RegisterReceiverBurrowGroupsExpiredCallback(gauge(func(s groups.Stats) int64 { return s.Expired })),
+		r.telemetry.RegisterReceiverBurrowIncidentEventsDroppedCallback(gauge(func(s groups.Stats) int64 { return s.EventsDropped })),
 		r.telemetry.RegisterReceiverBurrowLastNotificationTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
 			if last := r.webhook.lastAccepted.Load(); last != 0 {
 				o.Observe(float64(last) / float64(time.Second))
@@ -152,12 +210,16 @@ func (r *burrowReceiver) observeTable() error {
 }
 
 // Shutdown stops listening, lets open requests end, and hands over what they brought: whatever was
-// answered with 200 has reached the pipelines when Shutdown returns without an error.
+// answered with 200 has reached the pipelines when Shutdown returns without an error. The first call, for
+// whichever signal, does it for all.
 func (r *burrowReceiver) Shutdown(ctx context.Context) error {
+	receivers.mu.Lock()
+	delete(receivers.byConfig, r.cfg)
+	receivers.mu.Unlock()
 	defer r.telemetry.Shutdown()
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitter(ctx))
+	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitters(ctx))
 }
 
 func (r *burrowReceiver) shutdownWebhook(ctx context.Context) error {
@@ -173,25 +235,23 @@ func (r *burrowReceiver) shutdownWebhook(ctx context.Context) error {
 	return err
 }
 
-func (r *burrowReceiver) shutdownEmitter(ctx context.Context) error {
-	if r.stopEmitter == nil {
+func (r *burrowReceiver) shutdownEmitters(ctx context.Context) error {
+	if r.stopEmitters == nil {
 		return nil
 	}
-	close(r.stopEmitter)
-	r.stopEmitter = nil
+	close(r.stopEmitters)
+	r.stopEmitters = nil
 	defer r.cancelHandOvers()
 	select {
-	case <-r.emitterStopped:
+	case <-r.emittersStopped:
+		return nil
 	case <-ctx.Done():
-		r.cancelHandOvers()
-		select {
-		case <-r.emitterStopped:
-		case <-time.After(cancelTimeout):
-			return errors.New("a pipeline does not return from the last hand-over, though it was cancelled")
-		}
 	}
-	if left := len(r.table.Collect(time.Now())); left > 0 {
-		return fmt.Errorf("the pipelines did not take the last state of %d groups: %w", left, ctx.Err())
+	r.cancelHandOvers()
+	select {
+	case <-r.emittersStopped:
+		return fmt.Errorf("the pipelines did not take all of the last state: %w", ctx.Err())
+	case <-time.After(cancelTimeout):
+		return errors.New("a pipeline does not return from the last hand-over, though it was cancelled")
 	}
-	return nil
 }

@@ -28,6 +28,7 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -62,7 +63,7 @@ func run(t testing.TB, next consumer.Metrics, extensions host, change func(*Conf
 	set := receivertest.NewNopSettings(metadata.Type)
 	set.TelemetrySettings = r.telemetry.NewTelemetrySettings()
 	var err error
-	r.burrowReceiver, err = newBurrowReceiver(set, cfg, next)
+	r.burrowReceiver, err = newMetricsReceiver(set, cfg, next)
 	require.NoError(t, err)
 	require.NoError(t, r.Start(context.Background(), extensions))
 	t.Cleanup(func() {
@@ -71,6 +72,15 @@ func run(t testing.TB, next consumer.Metrics, extensions host, change func(*Conf
 	})
 	r.url = "http://" + cfg.Webhook.Get().Server.NetAddr.Endpoint + cfg.Webhook.Get().Path
 	return r
+}
+
+// newMetricsReceiver makes a receiver with a metrics pipeline.
+func newMetricsReceiver(set receiver.Settings, cfg *Config, next consumer.Metrics) (*burrowReceiver, error) {
+	r, err := newBurrowReceiver(set, cfg)
+	if err == nil {
+		r.addMetrics(next)
+	}
+	return r, err
 }
 
 func testConfig(change func(*Config)) *Config {
@@ -284,12 +294,12 @@ func TestOwnTelemetry(t *testing.T) {
 	r.post(t, group("refused", 1))
 	grown := strings.NewReplacer(`"east"`, `"c"`, "all-partitions-down", "a")
 	r.post(t, grown.Replace(recordedBody(t, "all-50-partitions-stop.json")))
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 17, r.table.Stats().Series) }, 5*time.Second, time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 20, r.table.Stats().Series) }, 5*time.Second, time.Millisecond)
 
 	value := func(v int64) []metricdata.DataPoint[int64] { return []metricdata.DataPoint[int64]{{Value: v}} }
 	metadatatest.AssertEqualReceiverBurrowGroups(t, r.telemetry, value(2), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowPartitions(t, r.telemetry, value(2), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
-	metadatatest.AssertEqualReceiverBurrowSeries(t, r.telemetry, value(17), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
+	metadatatest.AssertEqualReceiverBurrowSeries(t, r.telemetry, value(20), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowGroupsExpired(t, r.telemetry, value(0), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowGroupsRefused(t, r.telemetry, []metricdata.DataPoint[int64]{
 		{Value: 1, Attributes: attribute.NewSet(attribute.String("limit", "max_groups"))},
@@ -302,7 +312,7 @@ func TestOwnTelemetry(t *testing.T) {
 	assert.LessOrEqual(t, at, float64(time.Now().UnixMicro()+1)/1e6)
 	accepted, err := r.telemetry.GetMetric("otelcol_receiver_accepted_metric_points")
 	require.NoError(t, err)
-	assert.EqualValues(t, 17, accepted.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
+	assert.EqualValues(t, 20, accepted.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
 	_, err = r.telemetry.GetMetric("otelcol_receiver_burrow_handover_duration")
 	require.NoError(t, err)
 }
@@ -350,7 +360,7 @@ func TestShutdownUnderFire(t *testing.T) {
 }
 
 func TestShutdownIsSafe(t *testing.T) {
-	r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), testConfig(nil), consumertest.NewNop())
+	r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), testConfig(nil), consumertest.NewNop())
 	require.NoError(t, err)
 	require.NoError(t, r.Shutdown(context.Background()), "without Start")
 
@@ -365,7 +375,7 @@ func TestShutdownWithRefusingPipelines(t *testing.T) {
 	r.post(t, group("a", 1))
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
-	require.ErrorContains(t, r.Shutdown(ctx), "the pipelines did not take the last state of 1 groups")
+	require.ErrorContains(t, r.Shutdown(ctx), "the pipelines did not take all of the last state")
 }
 
 // hanging never returns from a hand-over until its context ends.
@@ -392,7 +402,7 @@ func TestHangingPipelineDoesNotReachTheWebhook(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	require.ErrorContains(t, r.Shutdown(ctx), "the pipelines did not take the last state of 1 groups")
+	require.ErrorContains(t, r.Shutdown(ctx), "the pipelines did not take all of the last state")
 }
 
 func TestStartErrors(t *testing.T) {
@@ -422,7 +432,7 @@ func TestStartErrors(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), testConfig(tc.change), consumertest.NewNop())
+			r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), testConfig(tc.change), consumertest.NewNop())
 			require.NoError(t, err)
 			require.ErrorContains(t, r.Start(context.Background(), host{}), tc.want)
 			require.NoError(t, r.Shutdown(context.Background()))

@@ -2,9 +2,10 @@
 // consumer group, and what of it the pipelines already have.
 //
 // It has no clock, no goroutine, no HTTP and no OpenTelemetry: every moment is an argument. One side
-// calls Update, from any number of goroutines; the other side, a single goroutine, calls Collect and,
+// calls Update, from any number of goroutines; the other side, a single goroutine, calls Expire and Collect and,
 // once the pipelines have taken the changes, Commit. A refusing pipeline therefore costs freshness,
-// never state: what was not committed is part of the next Collect, in its newest form.
+// never state: what was not committed is part of the next Collect, in its newest form. Another goroutine
+// may do the same with Events and CommitEvents.
 package groups
 
 import (
@@ -39,6 +40,17 @@ type State struct {
 	burrow.Notification
 	// Received is when the notification arrived.
 	Received time.Time
+	// Incidents are those up to this notification.
+	Incidents Incidents
+}
+
+// IncidentDuration is how long the open incident has lasted at the time of the notification, never below 0;
+// known is false if none is open or its start is not known.
+func (s *State) IncidentDuration() (duration time.Duration, known bool) {
+	if s.Incidents.ID == "" || s.Incidents.Start.IsZero() {
+		return 0, false
+	}
+	return max(s.Received.Sub(s.Incidents.Start), 0), true
 }
 
 // Change is the difference between what the pipelines have of a group and what they should have.
@@ -68,6 +80,8 @@ type Stats struct {
 	Series int
 	// Expired counts the groups that were forgotten because nothing was heard of them.
 	Expired int64
+	// EventsDropped counts the events of incidents that the pipelines did not take in time.
+	EventsDropped int64
 }
 
 // Table holds the last known state of every group. Use New.
@@ -79,6 +93,7 @@ type Table struct {
 	partitions int
 	series     int
 	expired    int64
+	events     eventQueue
 }
 
 type key struct{ cluster, group string }
@@ -95,6 +110,13 @@ func New(limits Limits) *Table {
 	return &Table{limits: limits, groups: map[key]*entry{}}
 }
 
+// KeepEvents makes the table keep events of incidents from now on, at most so many that were not committed.
+func (t *Table) KeepEvents(limit int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events.limit = limit
+}
+
 // Update makes n, received at the given moment, the current state of its group. A notification that
 // was received before the current one is dropped: answers overlap, and the newest one counts.
 // The table keeps n. The error is ErrTooManyGroups or ErrTooManyPartitions, and then nothing has changed.
@@ -108,12 +130,12 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 	if e == nil && len(t.groups) >= t.limits.MaxGroups {
 		return ErrTooManyGroups
 	}
-	before := 0
+	before, incidents, status := 0, Incidents{Since: received}, burrow.StatusUnknown
 	if e != nil && e.current != nil {
 		if received.Before(e.current.Received) {
 			return nil
 		}
-		before = len(e.current.Group.Partitions)
+		before, incidents, status = len(e.current.Group.Partitions), e.current.Incidents, e.current.Group.Status
 	}
 	if listed > before && t.partitions-before+listed > t.limits.MaxPartitions {
 		return ErrTooManyPartitions
@@ -123,14 +145,40 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 		t.groups[k] = e
 	}
 	t.partitions += listed - before
-	e.current = &State{Notification: *n, Received: received}
+	incidents, event, happened := incidents.next(n, received, status)
+	if happened {
+		t.events.add(event, &n.Group)
+	}
+	e.current = &State{Notification: *n, Received: received, Incidents: incidents}
 	return nil
 }
 
-// Collect ends the groups of which nothing was heard for ExpireAfter and returns every group whose
-// current state the pipelines do not have yet, ordered by cluster and group.
-func (t *Table) Collect(now time.Time) []Change {
-	changes := t.collect(now)
+// Expire ends the groups of which nothing was heard for ExpireAfter.
+func (t *Table) Expire(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, e := range t.groups {
+		if e.current == nil || now.Sub(e.current.Received) < t.limits.ExpireAfter {
+			continue
+		}
+		last := e.current
+		if open := last.Incidents; open.ID != "" && !open.late {
+			t.events.add(Event{
+				Kind: Ended, EndedBy: EndedByExpiry, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
+			}, &last.Group)
+		}
+		t.partitions -= len(last.Group.Partitions)
+		t.expired++
+		e.current, e.ended = nil, now
+		if e.sent == nil { // the pipelines never had it
+			delete(t.groups, k)
+		}
+	}
+}
+
+// Collect returns every group whose current state the pipelines do not have yet, ordered by cluster and group.
+func (t *Table) Collect() []Change {
+	changes := t.collect()
 	slices.SortFunc(changes, func(a, b Change) int {
 		x, y := a.GroupStatus(), b.GroupStatus()
 		return cmp.Or(cmp.Compare(x.Cluster, y.Cluster), cmp.Compare(x.Group, y.Group))
@@ -138,24 +186,19 @@ func (t *Table) Collect(now time.Time) []Change {
 	return changes
 }
 
-func (t *Table) collect(now time.Time) []Change {
+func (t *Table) collect() []Change {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var changes []Change
-	for k, e := range t.groups {
-		if e.current != nil && now.Sub(e.current.Received) >= t.limits.ExpireAfter {
-			t.partitions -= len(e.current.Group.Partitions)
-			t.expired++
-			e.current, e.ended = nil, now
+	for _, e := range t.groups {
+		if e.current == e.sent {
+			continue
 		}
-		switch {
-		case e.current != e.sent && e.current != nil:
-			changes = append(changes, Change{Sent: e.sent, Current: e.current, At: e.current.Received})
-		case e.current != e.sent:
-			changes = append(changes, Change{Sent: e.sent, At: e.ended})
-		case e.current == nil:
-			delete(t.groups, k) // expired before anything of it was sent
+		c := Change{Sent: e.sent, Current: e.current, At: e.ended}
+		if e.current != nil {
+			c.At = e.current.Received
 		}
+		changes = append(changes, c)
 	}
 	return changes
 }
@@ -178,9 +221,24 @@ func (t *Table) Commit(changes []Change) {
 	}
 }
 
+// Events returns the events of incidents that the pipelines do not have yet, oldest first, and what
+// CommitEvents must be given once they have them.
+func (t *Table) Events() (events []Event, end int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.events.events), t.events.first + int64(len(t.events.events))
+}
+
+// CommitEvents records that the pipelines have the events up to end.
+func (t *Table) CommitEvents(end int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events.remove(end)
+}
+
 // Stats returns the present counts.
 func (t *Table) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Stats{Groups: len(t.groups), Partitions: t.partitions, Series: t.series, Expired: t.expired}
+	return Stats{Groups: len(t.groups), Partitions: t.partitions, Series: t.series, Expired: t.expired, EventsDropped: t.events.dropped}
 }

@@ -29,6 +29,8 @@ func (ms *MetricConfig) Unmarshal(parser *confmap.Conf) error {
 // MetricsConfig provides config for burrow metrics.
 type MetricsConfig struct {
 	BurrowGroupComplete                MetricConfig `mapstructure:"burrow.group.complete"`
+	BurrowGroupIncidentDuration        MetricConfig `mapstructure:"burrow.group.incident.duration"`
+	BurrowGroupIncidents               MetricConfig `mapstructure:"burrow.group.incidents"`
 	BurrowGroupMaxLag                  MetricConfig `mapstructure:"burrow.group.max_lag"`
 	BurrowGroupPartitions              MetricConfig `mapstructure:"burrow.group.partitions"`
 	BurrowGroupStatus                  MetricConfig `mapstructure:"burrow.group.status"`
@@ -44,6 +46,12 @@ type MetricsConfig struct {
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
 		BurrowGroupComplete: MetricConfig{
+			Enabled: true,
+		},
+		BurrowGroupIncidentDuration: MetricConfig{
+			Enabled: true,
+		},
+		BurrowGroupIncidents: MetricConfig{
 			Enabled: true,
 		},
 		BurrowGroupMaxLag: MetricConfig{

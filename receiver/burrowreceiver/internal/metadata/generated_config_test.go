@@ -30,6 +30,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowGroupComplete: MetricConfig{
 						Enabled: true,
 					},
+					BurrowGroupIncidentDuration: MetricConfig{
+						Enabled: true,
+					},
+					BurrowGroupIncidents: MetricConfig{
+						Enabled: true,
+					},
 					BurrowGroupMaxLag: MetricConfig{
 						Enabled: true,
 					},
@@ -68,6 +74,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
 					BurrowGroupComplete: MetricConfig{
+						Enabled: false,
+					},
+					BurrowGroupIncidentDuration: MetricConfig{
+						Enabled: false,
+					},
+					BurrowGroupIncidents: MetricConfig{
 						Enabled: false,
 					},
 					BurrowGroupMaxLag: MetricConfig{

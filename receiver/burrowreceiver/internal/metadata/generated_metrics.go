@@ -141,6 +141,12 @@ var MetricsInfo = metricsInfo{
 	BurrowGroupComplete: metricInfo{
 		Name: "burrow.group.complete",
 	},
+	BurrowGroupIncidentDuration: metricInfo{
+		Name: "burrow.group.incident.duration",
+	},
+	BurrowGroupIncidents: metricInfo{
+		Name: "burrow.group.incidents",
+	},
 	BurrowGroupMaxLag: metricInfo{
 		Name: "burrow.group.max_lag",
 	},
@@ -175,6 +181,8 @@ var MetricsInfo = metricsInfo{
 
 type metricsInfo struct {
 	BurrowGroupComplete                metricInfo
+	BurrowGroupIncidentDuration        metricInfo
+	BurrowGroupIncidents               metricInfo
 	BurrowGroupMaxLag                  metricInfo
 	BurrowGroupPartitions              metricInfo
 	BurrowGroupStatus                  metricInfo
@@ -236,6 +244,114 @@ func (m *metricBurrowGroupComplete) emit(metrics pmetric.MetricSlice) {
 
 func newMetricBurrowGroupComplete(cfg MetricConfig) metricBurrowGroupComplete {
 	m := metricBurrowGroupComplete{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupIncidentDuration struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.incident.duration metric with initial data.
+func (m *metricBurrowGroupIncidentDuration) init() {
+	m.data.SetName("burrow.group.incident.duration")
+	m.data.SetDescription("How long the open incident has lasted when the notification was received.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupIncidentDuration) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupIncidentDuration) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupIncidentDuration) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupIncidentDuration(cfg MetricConfig) metricBurrowGroupIncidentDuration {
+	m := metricBurrowGroupIncidentDuration{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupIncidents struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.incidents metric with initial data.
+func (m *metricBurrowGroupIncidents) init() {
+	m.data.SetName("burrow.group.incidents")
+	m.data.SetDescription("Number of incidents seen since the group was first heard of.")
+	m.data.SetUnit("{incident}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupIncidents) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupIncidents) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupIncidents) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupIncidents(cfg MetricConfig) metricBurrowGroupIncidents {
+	m := metricBurrowGroupIncidents{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -798,6 +914,8 @@ type MetricsBuilder struct {
 	metricsBuffer                            pmetric.Metrics      // accumulates metrics data before emitting.
 	buildInfo                                component.BuildInfo  // contains version information.
 	metricBurrowGroupComplete                metricBurrowGroupComplete
+	metricBurrowGroupIncidentDuration        metricBurrowGroupIncidentDuration
+	metricBurrowGroupIncidents               metricBurrowGroupIncidents
 	metricBurrowGroupMaxLag                  metricBurrowGroupMaxLag
 	metricBurrowGroupPartitions              metricBurrowGroupPartitions
 	metricBurrowGroupStatus                  metricBurrowGroupStatus
@@ -834,6 +952,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricsBuffer:                            pmetric.NewMetrics(),
 		buildInfo:                                settings.BuildInfo,
 		metricBurrowGroupComplete:                newMetricBurrowGroupComplete(mbc.Metrics.BurrowGroupComplete),
+		metricBurrowGroupIncidentDuration:        newMetricBurrowGroupIncidentDuration(mbc.Metrics.BurrowGroupIncidentDuration),
+		metricBurrowGroupIncidents:               newMetricBurrowGroupIncidents(mbc.Metrics.BurrowGroupIncidents),
 		metricBurrowGroupMaxLag:                  newMetricBurrowGroupMaxLag(mbc.Metrics.BurrowGroupMaxLag),
 		metricBurrowGroupPartitions:              newMetricBurrowGroupPartitions(mbc.Metrics.BurrowGroupPartitions),
 		metricBurrowGroupStatus:                  newMetricBurrowGroupStatus(mbc.Metrics.BurrowGroupStatus),
@@ -910,6 +1030,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
 	mb.metricBurrowGroupComplete.emit(ils.Metrics())
+	mb.metricBurrowGroupIncidentDuration.emit(ils.Metrics())
+	mb.metricBurrowGroupIncidents.emit(ils.Metrics())
 	mb.metricBurrowGroupMaxLag.emit(ils.Metrics())
 	mb.metricBurrowGroupPartitions.emit(ils.Metrics())
 	mb.metricBurrowGroupStatus.emit(ils.Metrics())
@@ -944,6 +1066,16 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 // RecordBurrowGroupCompleteDataPoint adds a data point to burrow.group.complete metric.
 func (mb *MetricsBuilder) RecordBurrowGroupCompleteDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
 	mb.metricBurrowGroupComplete.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
+// RecordBurrowGroupIncidentDurationDataPoint adds a data point to burrow.group.incident.duration metric.
+func (mb *MetricsBuilder) RecordBurrowGroupIncidentDurationDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupIncidentDuration.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
+// RecordBurrowGroupIncidentsDataPoint adds a data point to burrow.group.incidents metric.
+func (mb *MetricsBuilder) RecordBurrowGroupIncidentsDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupIncidents.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
 }
 
 // RecordBurrowGroupMaxLagDataPoint adds a data point to burrow.group.max_lag metric.

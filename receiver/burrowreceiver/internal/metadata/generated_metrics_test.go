@@ -64,6 +64,14 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordBurrowGroupIncidentDurationDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordBurrowGroupIncidentsDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordBurrowGroupMaxLagDataPoint(ts, 1, "cluster-val", "group-val")
 
 			defaultMetricsCount++
@@ -139,6 +147,44 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
 					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.incident.duration":
+					assert.False(t, validatedMetrics["burrow.group.incident.duration"], "Found a duplicate in the metrics slice: burrow.group.incident.duration")
+					validatedMetrics["burrow.group.incident.duration"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "How long the open incident has lasted when the notification was received.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.incidents":
+					assert.False(t, validatedMetrics["burrow.group.incidents"], "Found a duplicate in the metrics slice: burrow.group.incidents")
+					validatedMetrics["burrow.group.incidents"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Number of incidents seen since the group was first heard of.", mi.Description())
+					assert.Equal(t, "{incident}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
 					clusterAttrVal, ok := dp.Attributes().Get("cluster")
 					assert.True(t, ok)
 					assert.Equal(t, "cluster-val", clusterAttrVal.Str())

@@ -33,6 +33,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowGroupsRefused             metric.Int64Counter
 	ReceiverBurrowHandoverDuration          metric.Float64Gauge
 	ReceiverBurrowHandoverFailures          metric.Int64Counter
+	ReceiverBurrowIncidentEventsDropped     metric.Int64ObservableCounter
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
 	ReceiverBurrowNotifications             metric.Int64Counter
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
@@ -71,6 +72,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowGroupsExpiredCallback(cb 
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowGroupsExpired, obs: o})
 		return nil
 	}, builder.ReceiverBurrowGroupsExpired)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowIncidentEventsDroppedCallback sets callback for observable ReceiverBurrowIncidentEventsDropped metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowIncidentEventsDroppedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowIncidentEventsDropped, obs: o})
+		return nil
+	}, builder.ReceiverBurrowIncidentEventsDropped)
 	if err != nil {
 		return err
 	}
@@ -191,6 +207,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_handover_failures",
 		metric.WithDescription("Number of hand-overs that the pipelines did not accept. The same groups are handed over again. [Alpha]"),
 		metric.WithUnit("{handover}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowIncidentEventsDropped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_burrow_incident_events_dropped",
+		metric.WithDescription("Number of incident events that the logs pipelines did not take before newer ones needed their place. [Alpha]"),
+		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowLastNotificationTimestamp, err = builder.meter.Float64ObservableGauge(
