@@ -78,7 +78,7 @@ func TestReplayedSequence(t *testing.T) {
 	assert.Greater(t, compared, 60)
 	own := scrape(t, k.telemetry)
 	assert.InDelta(t, 1064, own[`otelcol_receiver_burrow_notifications_total{outcome="accepted"}`], 0)
-	assert.InDelta(t, len(known.series()), own[`otelcol_receiver_burrow_series{}`], 0)
+	assert.InDelta(t, len(k.series(t)), own[`otelcol_receiver_burrow_series{}`], 0)
 	k.stop(t)
 }
 

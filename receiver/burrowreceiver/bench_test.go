@@ -53,7 +53,8 @@ func BenchmarkNotification(b *testing.B) {
 			r.emitters[0].handOver(context.Background(), time.Now())
 			n, err := burrow.Decode(body)
 			require.NoError(b, err)
-			require.Equal(b, 11+3*len(n.Group.Partitions), sink.DataPointCount(), "all points arrived")
+			// The time lags are there if the machine's clock is past the commits.
+			require.GreaterOrEqual(b, sink.DataPointCount(), 11+3*len(n.Group.Partitions), "all points arrived")
 		})
 	}
 }
@@ -84,11 +85,12 @@ func BenchmarkMapping(b *testing.B) {
 			})
 		}
 		g.MaxLag = &g.Partitions[0]
+		state := &groups.State{TimeLags: []float64{1, 2, 3, 4}, MaxTimeLag: 4}
 		at := time.Unix(1_800_000_000, 0)
-		state := &groups.State{Notification: burrow.Notification{Group: g}, Received: at}
+		state.Group, state.Received = g, at
 		changes = append(changes, groups.Change{Current: state, At: at})
 	}
-	const points = n * (10 + 3*partitions)
+	const points = n * (11 + 4*partitions)
 	for name, form := range map[string]func(*groups.Change){
 		"new":     func(c *groups.Change) { c.Sent = nil },
 		"changed": func(c *groups.Change) { c.Sent = c.Current },

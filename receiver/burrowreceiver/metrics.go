@@ -121,34 +121,30 @@ func (r *recorder) count(metric metadata.MetricConfig) {
 // state records every series of s that is not also one of except, which is the same group at another time or nil.
 func (r *recorder) state(ts pcommon.Timestamp, s, except *groups.State) {
 	g := &s.Group
+	has := func(condition func(*groups.State) bool) bool {
+		return condition(s) && (except == nil || !condition(except))
+	}
 	if except == nil {
 		r.builder.RecordBurrowGroupIncidentsDataPoint(ts, s.Incidents.Seen, g.Cluster, g.Group)
 		r.countedSince = append(r.countedSince, pcommon.NewTimestampFromTime(s.Incidents.Since))
 		r.count(r.enabled.BurrowGroupIncidents)
-		r.group(ts, g, nil)
-	} else {
-		r.group(ts, g, &except.Group)
-	}
-	if duration, known := s.IncidentDuration(); known && (except == nil || !hasIncidentDuration(except)) {
-		r.builder.RecordBurrowGroupIncidentDurationDataPoint(ts, duration.Seconds(), g.Cluster, g.Group)
-		r.count(r.enabled.BurrowGroupIncidentDuration)
-	}
-}
-
-// group records the series of the evaluation.
-func (r *recorder) group(ts pcommon.Timestamp, g, except *burrow.GroupStatus) {
-	has := func(condition func(*burrow.GroupStatus) bool) bool {
-		return condition(g) && (except == nil || !condition(except))
-	}
-	if except == nil {
 		r.builder.RecordBurrowGroupStatusDataPoint(ts, int64(g.Status), g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupStatus)
 		r.builder.RecordBurrowGroupTotalLagDataPoint(ts, g.TotalLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupTotalLag)
 	}
+	if has(hasIncidentDuration) {
+		duration, _ := s.IncidentDuration()
+		r.builder.RecordBurrowGroupIncidentDurationDataPoint(ts, duration.Seconds(), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupIncidentDuration)
+	}
 	if has(hasMaxLag) {
 		r.builder.RecordBurrowGroupMaxLagDataPoint(ts, g.MaxLag.CurrentLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupMaxLag)
+	}
+	if has(hasMaxTimeLag) {
+		r.builder.RecordBurrowGroupMaxTimeLagDataPoint(ts, s.MaxTimeLag, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupMaxTimeLag)
 	}
 	if has(hasComplete) {
 		r.builder.RecordBurrowGroupCompleteDataPoint(ts, g.Complete, g.Cluster, g.Group)
@@ -164,17 +160,24 @@ func (r *recorder) group(ts pcommon.Timestamp, g, except *burrow.GroupStatus) {
 	// Both lists are in the same order.
 	var others []burrow.PartitionStatus
 	if except != nil {
-		others = except.Partitions
+		others = except.Group.Partitions
 	}
+	j := 0
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
-		for len(others) > 0 && burrow.ComparePartition(&others[0], p) < 0 {
-			others = others[1:]
+		for j < len(others) && burrow.ComparePartition(&others[j], p) < 0 {
+			j++
 		}
-		if len(others) > 0 && burrow.ComparePartition(&others[0], p) == 0 {
-			r.partition(ts, g, p, &others[0])
+		exceptLag := float64(burrow.Unknown)
+		if j < len(others) && burrow.ComparePartition(&others[j], p) == 0 {
+			r.partition(ts, g, p, &others[j])
+			exceptLag = except.TimeLag(j)
 		} else {
 			r.partition(ts, g, p, nil)
+		}
+		if lag := s.TimeLag(i); lag != burrow.Unknown && exceptLag == burrow.Unknown {
+			r.builder.RecordBurrowPartitionTimeLagDataPoint(ts, lag, g.Cluster, g.Group, p.Topic, int64(p.Partition))
+			r.count(r.enabled.BurrowPartitionTimeLag)
 		}
 	}
 }
@@ -215,8 +218,10 @@ func hasIncidentDuration(s *groups.State) bool {
 	return known
 }
 
-func hasMaxLag(g *burrow.GroupStatus) bool   { return g.MaxLag != nil }
-func hasComplete(g *burrow.GroupStatus) bool { return g.Complete != burrow.Unknown }
+func hasMaxLag(s *groups.State) bool          { return s.Group.MaxLag != nil }
+func hasMaxTimeLag(s *groups.State) bool      { return s.MaxTimeLag != burrow.Unknown }
+func hasComplete(s *groups.State) bool        { return s.Group.Complete != burrow.Unknown }
+func hasPartitionCounts(s *groups.State) bool { return countable(&s.Group) }
 
 func hasPartitionStatus(p *burrow.PartitionStatus) bool   { return p.Status != burrow.StatusUnknown }
 func hasCommit(p *burrow.PartitionStatus) bool            { return p.End.Known() }
@@ -232,9 +237,9 @@ var countedStatuses = [...]metadata.AttributeStatus{
 	metadata.AttributeStatusRewind,
 }
 
-// hasPartitionCounts says whether the counts by status would be true: all partitions are counted and
+// countable says whether the counts by status would be true: all partitions are counted and
 // each listed one has a status that is counted.
-func hasPartitionCounts(g *burrow.GroupStatus) bool {
+func countable(g *burrow.GroupStatus) bool {
 	if g.PartitionCount == burrow.Unknown {
 		return false
 	}

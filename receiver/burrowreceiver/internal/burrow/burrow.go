@@ -103,6 +103,8 @@ type Commit struct {
 	Offset int64
 	// Timestamp of the commit in unix milliseconds.
 	Timestamp int64
+	// ObservedAt is when Burrow saw the commit and computed Lag, in unix milliseconds, rounded down to seconds.
+	ObservedAt int64
 	// Lag at the time of the commit, in messages; Unknown for commits that Burrow read late.
 	Lag int64
 }
@@ -110,7 +112,7 @@ type Commit struct {
 // Known says whether there is such a commit.
 func (c Commit) Known() bool { return c.Offset != Unknown }
 
-var noCommit = Commit{Offset: Unknown, Timestamp: Unknown, Lag: Unknown}
+var noCommit = Commit{Offset: Unknown, Timestamp: Unknown, ObservedAt: Unknown, Lag: Unknown}
 
 // ComparePartition orders partitions by topic, then number.
 func ComparePartition(a, b *PartitionStatus) int {

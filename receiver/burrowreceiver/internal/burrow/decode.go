@@ -448,6 +448,8 @@ func (d *decoder) commit() Commit {
 			c.Offset = d.countOrUnknown()
 		case "timestamp":
 			c.Timestamp = d.countOrUnknown()
+		case "observedAt":
+			c.ObservedAt = d.countOrUnknown()
 		case "lag":
 			c.Lag = d.countOrUnknown()
 		default:

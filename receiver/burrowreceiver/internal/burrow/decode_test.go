@@ -56,8 +56,8 @@ func TestDecodeFields(t *testing.T) {
 	require.Len(t, n.Group.Partitions, 2)
 	assert.Equal(t, PartitionStatus{
 		Topic: "huge.offsets", Status: StatusStall, CurrentLag: 278, Complete: 1,
-		Start: Commit{Offset: 9007199254741043, Timestamp: 1795355787467, Lag: 239},
-		End:   Commit{Offset: 9007199254741043, Timestamp: 1795355799168, Lag: 275},
+		Start: Commit{Offset: 9007199254741043, Timestamp: 1795355787467, ObservedAt: 1795355787000, Lag: 239},
+		End:   Commit{Offset: 9007199254741043, Timestamp: 1795355799168, ObservedAt: 1795355799000, Lag: 275},
 	}, n.Group.Partitions[0], "offsets that a double cannot hold")
 	require.NotNil(t, n.Group.MaxLag)
 
@@ -205,7 +205,7 @@ func TestDecodeTolerates(t *testing.T) {
 			{Topic: "s", Partition: 1, Status: StatusStop, Start: noCommit, End: noCommit, Complete: Unknown},
 			{
 				Topic: "t", Partition: math.MaxInt32, CurrentLag: math.MaxInt64, Status: StatusUnknown,
-				Start: noCommit, End: Commit{Offset: 3, Timestamp: 4, Lag: Unknown}, Complete: Unknown,
+				Start: noCommit, End: Commit{Offset: 3, Timestamp: 4, ObservedAt: Unknown, Lag: Unknown}, Complete: Unknown,
 			},
 		},
 	}}, got)

@@ -126,7 +126,7 @@ func partition(raw json.RawMessage) (PartitionStatus, bool) {
 
 func commit(raw json.RawMessage) Commit {
 	m, _ := object(raw)
-	c := Commit{Offset: count(m["offset"]), Timestamp: count(m["timestamp"]), Lag: count(m["lag"])}
+	c := Commit{Offset: count(m["offset"]), Timestamp: count(m["timestamp"]), ObservedAt: count(m["observedAt"]), Lag: count(m["lag"])}
 	if c.Offset == Unknown || c.Timestamp == Unknown {
 		return noCommit
 	}

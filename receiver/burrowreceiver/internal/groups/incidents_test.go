@@ -11,15 +11,15 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 )
 
-// told is a notification at a second: status, incident ID, and the second of its start.
-type told struct {
+// heard is a notification at a second: status, incident ID, and the second of its start.
+type heard struct {
 	at     int
 	status burrow.Status
 	id     string
 	start  int
 }
 
-func (x told) notification() *burrow.Notification {
+func (x heard) notification() *burrow.Notification {
 	n := notification("g", int64(x.at))
 	n.Group.Status, n.ID = x.status, x.id
 	if x.id != "" {
@@ -40,7 +40,7 @@ func describe(e Event) string {
 func TestIncidents(t *testing.T) {
 	const ok, warn, bad = burrow.StatusOK, burrow.StatusWarn, burrow.StatusErr
 	for name, tc := range map[string]struct {
-		told   []told
+		told   []heard
 		expire int // a second, if any
 		events []string
 		seen   int64
@@ -48,72 +48,72 @@ func TestIncidents(t *testing.T) {
 		open     string
 		duration time.Duration
 	}{
-		"healthy": {told: []told{{0, ok, "", 0}, {60, ok, "", 0}}},
+		"healthy": {told: []heard{{0, ok, "", 0}, {60, ok, "", 0}}},
 		"opens and repeats": {
-			told:   []told{{0, ok, "", 0}, {60, bad, "a", 55}, {120, bad, "a", 55}, {180, bad, "a", 55}},
+			told:   []heard{{0, ok, "", 0}, {60, bad, "a", 55}, {120, bad, "a", 55}, {180, bad, "a", 55}},
 			events: []string{"opened a since 55 at 60: OK to ERR"},
 			seen:   1, open: "a", duration: 125 * time.Second,
 		},
 		"known from its middle": {
-			told:   []told{{100, warn, "a", -500}},
+			told:   []heard{{100, warn, "a", -500}},
 			events: []string{"opened a since -500 at 100: unknown to WARN"},
 			seen:   1, open: "a", duration: 600 * time.Second,
 		},
 		"start after receipt": {
-			told:   []told{{0, warn, "a", 5}},
+			told:   []heard{{0, warn, "a", 5}},
 			events: []string{"opened a since 5 at 0: unknown to WARN"},
 			seen:   1, open: "a", duration: 0,
 		},
 		"escalates and closes": {
-			told:   []told{{0, warn, "a", 0}, {60, bad, "a", 0}, {120, warn, "a", 0}, {180, ok, "a", 0}, {240, ok, "", 0}},
+			told:   []heard{{0, warn, "a", 0}, {60, bad, "a", 0}, {120, warn, "a", 0}, {180, ok, "a", 0}, {240, ok, "", 0}},
 			events: []string{"opened a since 0 at 0: unknown to WARN", "changed a since 0 at 60: WARN to ERR", "changed a since 0 at 120: ERR to WARN", "ended by close a since 0 at 180: WARN to OK"},
 			seen:   1,
 		},
 		"the same close twice": {
-			told:   []told{{0, bad, "a", 0}, {60, ok, "a", 0}, {61, ok, "a", 0}},
+			told:   []heard{{0, bad, "a", 0}, {60, ok, "a", 0}, {61, ok, "a", 0}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close a since 0 at 60: ERR to OK"},
 			seen:   1,
 		},
 		"close lost": {
-			told:   []told{{0, bad, "a", 0}, {120, ok, "", 0}, {180, bad, "b", 175}},
+			told:   []heard{{0, bad, "a", 0}, {120, ok, "", 0}, {180, bad, "b", 175}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by ok a since 0 at 120: ERR to OK", "opened b since 175 at 180: OK to ERR"},
 			seen:   2, open: "b", duration: 5 * time.Second,
 		},
 		"close without open": {
-			told:   []told{{0, ok, "", 0}, {60, ok, "a", 30}, {120, ok, "a", 30}},
+			told:   []heard{{0, ok, "", 0}, {60, ok, "a", 30}, {120, ok, "a", 30}},
 			events: []string{"ended by close a since 30 at 60: OK to OK"},
 			seen:   1,
 		},
 		"renamed by a failover": {
-			told:   []told{{0, bad, "a", 0}, {60, bad, "b", 58}, {120, bad, "b", 58}, {180, ok, "b", 58}},
+			told:   []heard{{0, bad, "a", 0}, {60, bad, "b", 58}, {120, bad, "b", 58}, {180, ok, "b", 58}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close b since 0 at 180: ERR to OK"},
 			seen:   1,
 		},
 		"renamed and still open": {
-			told:   []told{{0, bad, "a", 0}, {60, bad, "b", 58}},
+			told:   []heard{{0, bad, "a", 0}, {60, bad, "b", 58}},
 			events: []string{"opened a since 0 at 0: unknown to ERR"},
 			seen:   1, open: "b", duration: 60 * time.Second,
 		},
 		"overtaken by its close": {
-			told:   []told{{0, bad, "a", 0}, {60, ok, "a", 0}, {61, bad, "a", 0}, {120, ok, "", 0}, {180, bad, "b", 170}},
+			told:   []heard{{0, bad, "a", 0}, {60, ok, "a", 0}, {61, bad, "a", 0}, {120, ok, "", 0}, {180, bad, "b", 170}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close a since 0 at 60: ERR to OK", "opened b since 170 at 180: OK to ERR"},
 			seen:   2, open: "b", duration: 10 * time.Second,
 		},
 		"bare results": {
-			told:   []told{{0, bad, "", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
+			told:   []heard{{0, bad, "", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
 			events: nil,
 		},
 		"bare result in an incident": {
-			told:   []told{{0, bad, "a", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
+			told:   []heard{{0, bad, "a", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "changed a since 0 at 60: ERR to WARN", "ended by ok a since 0 at 120: WARN to OK"},
 			seen:   1,
 		},
 		"expires": {
-			told:   []told{{0, bad, "a", 0}},
+			told:   []heard{{0, bad, "a", 0}},
 			expire: 60,
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by expiry a since 0 at 60: ERR to ERR"},
 		},
-		"expires healthy": {told: []told{{0, ok, "", 0}}, expire: 60},
+		"expires healthy": {told: []heard{{0, ok, "", 0}}, expire: 60},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table := New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Minute})
@@ -185,7 +185,7 @@ func TestEventsWaitAndAreBounded(t *testing.T) {
 		if second%2 == 0 {
 			status = burrow.StatusErr
 		}
-		require.NoError(t, table.Update(told{second, status, fmt.Sprint("incident ", second/2), second}.notification(), at(second)))
+		require.NoError(t, table.Update(heard{second, status, fmt.Sprint("incident ", second/2), second}.notification(), at(second)))
 	}
 	seconds := func() (list []float64, end int64) {
 		events, end := table.Events()
@@ -215,7 +215,7 @@ func TestEventsWaitAndAreBounded(t *testing.T) {
 	assert.EqualValues(t, 1+3, table.Stats().EventsDropped)
 
 	silent := New(limits)
-	require.NoError(t, silent.Update(told{0, burrow.StatusErr, "a", 0}.notification(), at(0)))
+	require.NoError(t, silent.Update(heard{0, burrow.StatusErr, "a", 0}.notification(), at(0)))
 	events, _ := silent.Events()
 	assert.Empty(t, events, "nobody asks")
 }

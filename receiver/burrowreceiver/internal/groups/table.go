@@ -28,8 +28,8 @@ var (
 type Limits struct {
 	// MaxGroups bounds the groups held, including those that ended but whose end is not committed yet.
 	MaxGroups int
-	// MaxPartitions bounds the listed partitions of all current states together. While a hand-over is
-	// under way, the states it replaces are held beside them.
+	// MaxPartitions bounds the listed partitions of all current states together, and the partitions whose
+	// head is followed. While a hand-over is under way, the states it replaces are held beside them.
 	MaxPartitions int
 	// ExpireAfter is how long a group is kept after its last notification.
 	ExpireAfter time.Duration
@@ -42,6 +42,18 @@ type State struct {
 	Received time.Time
 	// Incidents are those up to this notification.
 	Incidents Incidents
+	// TimeLags are the time lags of Group.Partitions in seconds, burrow.Unknown where it is not known; nil if none is.
+	TimeLags []float64
+	// MaxTimeLag is the largest known time lag of the listed partitions and MaxLag, or burrow.Unknown.
+	MaxTimeLag float64
+}
+
+// TimeLag is the time lag of the listed partition i, in seconds, or burrow.Unknown.
+func (s *State) TimeLag(i int) float64 {
+	if s.TimeLags == nil {
+		return burrow.Unknown
+	}
+	return s.TimeLags[i]
 }
 
 // IncidentDuration is how long the open incident has lasted at the time of the notification, never below 0;
@@ -90,6 +102,7 @@ type Table struct {
 
 	mu         sync.Mutex
 	groups     map[key]*entry
+	heads      heads
 	partitions int
 	series     int
 	expired    int64
@@ -107,7 +120,7 @@ type entry struct {
 
 // New makes an empty table.
 func New(limits Limits) *Table {
-	return &Table{limits: limits, groups: map[key]*entry{}}
+	return &Table{limits: limits, groups: map[key]*entry{}, heads: newHeads(limits.MaxPartitions)}
 }
 
 // KeepEvents makes the table keep events of incidents from now on, at most so many that were not committed.
@@ -150,6 +163,7 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 		t.events.add(event, &n.Group)
 	}
 	e.current = &State{Notification: *n, Received: received, Incidents: incidents}
+	e.current.TimeLags, e.current.MaxTimeLag = t.heads.observe(&n.Group, received)
 	return nil
 }
 
@@ -157,6 +171,7 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 func (t *Table) Expire(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.heads.expire(now, t.limits.ExpireAfter)
 	for k, e := range t.groups {
 		if e.current == nil || now.Sub(e.current.Received) < t.limits.ExpireAfter {
 			continue

@@ -25,7 +25,7 @@ func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.
 func notification(group string, lag int64, partitions ...int32) *burrow.Notification {
 	n := &burrow.Notification{Group: burrow.GroupStatus{Cluster: "c", Group: group, Status: burrow.StatusOK, TotalLag: lag}}
 	for _, p := range partitions {
-		n.Group.Partitions = append(n.Group.Partitions, burrow.PartitionStatus{Topic: "t", Partition: p})
+		n.Group.Partitions = append(n.Group.Partitions, burrow.PartitionStatus{Topic: "t", Partition: p, End: burrow.Commit{Offset: burrow.Unknown}})
 	}
 	return n
 }
@@ -150,7 +150,7 @@ func TestCommittedStateFollowsTheNewest(t *testing.T) {
 		if s == nil {
 			return nil
 		}
-		return &State{Notification: s.Notification, Received: s.Received}
+		return &State{Notification: s.Notification, Received: s.Received, TimeLags: s.TimeLags, MaxTimeLag: s.MaxTimeLag}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	table := New(Limits{MaxGroups: 50, MaxPartitions: 1000, ExpireAfter: 20 * time.Second})
@@ -161,7 +161,7 @@ func TestCommittedStateFollowsTheNewest(t *testing.T) {
 		for range random.IntN(4) {
 			n := notification(strconv.Itoa(random.IntN(40)), int64(second), 1)
 			require.NoError(t, table.Update(n, now))
-			newest[n.Group.Group] = &State{Notification: *n, Received: now}
+			newest[n.Group.Group] = &State{Notification: *n, Received: now, MaxTimeLag: burrow.Unknown}
 		}
 		changes := collect(table, now)
 		if random.IntN(3) == 0 {

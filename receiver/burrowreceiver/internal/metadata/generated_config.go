@@ -32,6 +32,7 @@ type MetricsConfig struct {
 	BurrowGroupIncidentDuration        MetricConfig `mapstructure:"burrow.group.incident.duration"`
 	BurrowGroupIncidents               MetricConfig `mapstructure:"burrow.group.incidents"`
 	BurrowGroupMaxLag                  MetricConfig `mapstructure:"burrow.group.max_lag"`
+	BurrowGroupMaxTimeLag              MetricConfig `mapstructure:"burrow.group.max_time_lag"`
 	BurrowGroupPartitions              MetricConfig `mapstructure:"burrow.group.partitions"`
 	BurrowGroupStatus                  MetricConfig `mapstructure:"burrow.group.status"`
 	BurrowGroupTotalLag                MetricConfig `mapstructure:"burrow.group.total_lag"`
@@ -41,6 +42,7 @@ type MetricsConfig struct {
 	BurrowPartitionLastCommitTimestamp MetricConfig `mapstructure:"burrow.partition.last_commit_timestamp"`
 	BurrowPartitionOwner               MetricConfig `mapstructure:"burrow.partition.owner"`
 	BurrowPartitionStatus              MetricConfig `mapstructure:"burrow.partition.status"`
+	BurrowPartitionTimeLag             MetricConfig `mapstructure:"burrow.partition.time_lag"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -55,6 +57,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		BurrowGroupMaxLag: MetricConfig{
+			Enabled: true,
+		},
+		BurrowGroupMaxTimeLag: MetricConfig{
 			Enabled: true,
 		},
 		BurrowGroupPartitions: MetricConfig{
@@ -82,6 +87,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: false,
 		},
 		BurrowPartitionStatus: MetricConfig{
+			Enabled: true,
+		},
+		BurrowPartitionTimeLag: MetricConfig{
 			Enabled: true,
 		},
 	}

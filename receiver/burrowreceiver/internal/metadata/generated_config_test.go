@@ -39,6 +39,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowGroupMaxLag: MetricConfig{
 						Enabled: true,
 					},
+					BurrowGroupMaxTimeLag: MetricConfig{
+						Enabled: true,
+					},
 					BurrowGroupPartitions: MetricConfig{
 						Enabled: true,
 					},
@@ -64,6 +67,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					BurrowPartitionStatus: MetricConfig{
+						Enabled: true,
+					},
+					BurrowPartitionTimeLag: MetricConfig{
 						Enabled: true,
 					},
 				},
@@ -85,6 +91,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowGroupMaxLag: MetricConfig{
 						Enabled: false,
 					},
+					BurrowGroupMaxTimeLag: MetricConfig{
+						Enabled: false,
+					},
 					BurrowGroupPartitions: MetricConfig{
 						Enabled: false,
 					},
@@ -110,6 +119,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: false,
 					},
 					BurrowPartitionStatus: MetricConfig{
+						Enabled: false,
+					},
+					BurrowPartitionTimeLag: MetricConfig{
 						Enabled: false,
 					},
 				},

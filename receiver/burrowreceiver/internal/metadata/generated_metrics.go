@@ -150,6 +150,9 @@ var MetricsInfo = metricsInfo{
 	BurrowGroupMaxLag: metricInfo{
 		Name: "burrow.group.max_lag",
 	},
+	BurrowGroupMaxTimeLag: metricInfo{
+		Name: "burrow.group.max_time_lag",
+	},
 	BurrowGroupPartitions: metricInfo{
 		Name: "burrow.group.partitions",
 	},
@@ -177,6 +180,9 @@ var MetricsInfo = metricsInfo{
 	BurrowPartitionStatus: metricInfo{
 		Name: "burrow.partition.status",
 	},
+	BurrowPartitionTimeLag: metricInfo{
+		Name: "burrow.partition.time_lag",
+	},
 }
 
 type metricsInfo struct {
@@ -184,6 +190,7 @@ type metricsInfo struct {
 	BurrowGroupIncidentDuration        metricInfo
 	BurrowGroupIncidents               metricInfo
 	BurrowGroupMaxLag                  metricInfo
+	BurrowGroupMaxTimeLag              metricInfo
 	BurrowGroupPartitions              metricInfo
 	BurrowGroupStatus                  metricInfo
 	BurrowGroupTotalLag                metricInfo
@@ -193,6 +200,7 @@ type metricsInfo struct {
 	BurrowPartitionLastCommitTimestamp metricInfo
 	BurrowPartitionOwner               metricInfo
 	BurrowPartitionStatus              metricInfo
+	BurrowPartitionTimeLag             metricInfo
 }
 
 type metricInfo struct {
@@ -405,6 +413,59 @@ func (m *metricBurrowGroupMaxLag) emit(metrics pmetric.MetricSlice) {
 
 func newMetricBurrowGroupMaxLag(cfg MetricConfig) metricBurrowGroupMaxLag {
 	m := metricBurrowGroupMaxLag{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupMaxTimeLag struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.max_time_lag metric with initial data.
+func (m *metricBurrowGroupMaxTimeLag) init() {
+	m.data.SetName("burrow.group.max_time_lag")
+	m.data.SetDescription("Largest known time lag of the group's partitions that are not OK and of the one with the highest lag.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupMaxTimeLag) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupMaxTimeLag) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupMaxTimeLag) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupMaxTimeLag(cfg MetricConfig) metricBurrowGroupMaxTimeLag {
+	m := metricBurrowGroupMaxTimeLag{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -905,6 +966,61 @@ func newMetricBurrowPartitionStatus(cfg MetricConfig) metricBurrowPartitionStatu
 	return m
 }
 
+type metricBurrowPartitionTimeLag struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.partition.time_lag metric with initial data.
+func (m *metricBurrowPartitionTimeLag) init() {
+	m.data.SetName("burrow.partition.time_lag")
+	m.data.SetDescription("How long ago the oldest message was written that the group has not committed, judged by where the head was seen.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowPartitionTimeLag) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+	dp.Attributes().PutStr("topic", topicAttributeValue)
+	dp.Attributes().PutInt("partition", partitionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowPartitionTimeLag) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowPartitionTimeLag) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowPartitionTimeLag(cfg MetricConfig) metricBurrowPartitionTimeLag {
+	m := metricBurrowPartitionTimeLag{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -917,6 +1033,7 @@ type MetricsBuilder struct {
 	metricBurrowGroupIncidentDuration        metricBurrowGroupIncidentDuration
 	metricBurrowGroupIncidents               metricBurrowGroupIncidents
 	metricBurrowGroupMaxLag                  metricBurrowGroupMaxLag
+	metricBurrowGroupMaxTimeLag              metricBurrowGroupMaxTimeLag
 	metricBurrowGroupPartitions              metricBurrowGroupPartitions
 	metricBurrowGroupStatus                  metricBurrowGroupStatus
 	metricBurrowGroupTotalLag                metricBurrowGroupTotalLag
@@ -926,6 +1043,7 @@ type MetricsBuilder struct {
 	metricBurrowPartitionLastCommitTimestamp metricBurrowPartitionLastCommitTimestamp
 	metricBurrowPartitionOwner               metricBurrowPartitionOwner
 	metricBurrowPartitionStatus              metricBurrowPartitionStatus
+	metricBurrowPartitionTimeLag             metricBurrowPartitionTimeLag
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -955,6 +1073,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricBurrowGroupIncidentDuration:        newMetricBurrowGroupIncidentDuration(mbc.Metrics.BurrowGroupIncidentDuration),
 		metricBurrowGroupIncidents:               newMetricBurrowGroupIncidents(mbc.Metrics.BurrowGroupIncidents),
 		metricBurrowGroupMaxLag:                  newMetricBurrowGroupMaxLag(mbc.Metrics.BurrowGroupMaxLag),
+		metricBurrowGroupMaxTimeLag:              newMetricBurrowGroupMaxTimeLag(mbc.Metrics.BurrowGroupMaxTimeLag),
 		metricBurrowGroupPartitions:              newMetricBurrowGroupPartitions(mbc.Metrics.BurrowGroupPartitions),
 		metricBurrowGroupStatus:                  newMetricBurrowGroupStatus(mbc.Metrics.BurrowGroupStatus),
 		metricBurrowGroupTotalLag:                newMetricBurrowGroupTotalLag(mbc.Metrics.BurrowGroupTotalLag),
@@ -964,6 +1083,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricBurrowPartitionLastCommitTimestamp: newMetricBurrowPartitionLastCommitTimestamp(mbc.Metrics.BurrowPartitionLastCommitTimestamp),
 		metricBurrowPartitionOwner:               newMetricBurrowPartitionOwner(mbc.Metrics.BurrowPartitionOwner),
 		metricBurrowPartitionStatus:              newMetricBurrowPartitionStatus(mbc.Metrics.BurrowPartitionStatus),
+		metricBurrowPartitionTimeLag:             newMetricBurrowPartitionTimeLag(mbc.Metrics.BurrowPartitionTimeLag),
 	}
 
 	for _, op := range options {
@@ -1033,6 +1153,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricBurrowGroupIncidentDuration.emit(ils.Metrics())
 	mb.metricBurrowGroupIncidents.emit(ils.Metrics())
 	mb.metricBurrowGroupMaxLag.emit(ils.Metrics())
+	mb.metricBurrowGroupMaxTimeLag.emit(ils.Metrics())
 	mb.metricBurrowGroupPartitions.emit(ils.Metrics())
 	mb.metricBurrowGroupStatus.emit(ils.Metrics())
 	mb.metricBurrowGroupTotalLag.emit(ils.Metrics())
@@ -1042,6 +1163,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricBurrowPartitionLastCommitTimestamp.emit(ils.Metrics())
 	mb.metricBurrowPartitionOwner.emit(ils.Metrics())
 	mb.metricBurrowPartitionStatus.emit(ils.Metrics())
+	mb.metricBurrowPartitionTimeLag.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -1081,6 +1203,11 @@ func (mb *MetricsBuilder) RecordBurrowGroupIncidentsDataPoint(ts pcommon.Timesta
 // RecordBurrowGroupMaxLagDataPoint adds a data point to burrow.group.max_lag metric.
 func (mb *MetricsBuilder) RecordBurrowGroupMaxLagDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
 	mb.metricBurrowGroupMaxLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
+// RecordBurrowGroupMaxTimeLagDataPoint adds a data point to burrow.group.max_time_lag metric.
+func (mb *MetricsBuilder) RecordBurrowGroupMaxTimeLagDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupMaxTimeLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
 }
 
 // RecordBurrowGroupPartitionsDataPoint adds a data point to burrow.group.partitions metric.
@@ -1126,6 +1253,11 @@ func (mb *MetricsBuilder) RecordBurrowPartitionOwnerDataPoint(ts pcommon.Timesta
 // RecordBurrowPartitionStatusDataPoint adds a data point to burrow.partition.status metric.
 func (mb *MetricsBuilder) RecordBurrowPartitionStatusDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
 	mb.metricBurrowPartitionStatus.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, topicAttributeValue, partitionAttributeValue)
+}
+
+// RecordBurrowPartitionTimeLagDataPoint adds a data point to burrow.partition.time_lag metric.
+func (mb *MetricsBuilder) RecordBurrowPartitionTimeLagDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	mb.metricBurrowPartitionTimeLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, topicAttributeValue, partitionAttributeValue)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

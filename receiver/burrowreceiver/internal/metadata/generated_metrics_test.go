@@ -76,6 +76,10 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordBurrowGroupMaxTimeLagDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordBurrowGroupPartitionsDataPoint(ts, 1, "cluster-val", "group-val", AttributeStatusOk)
 
 			defaultMetricsCount++
@@ -106,6 +110,10 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordBurrowPartitionStatusDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9)
+
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordBurrowPartitionTimeLagDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9)
 
 			res := pcommon.NewResource()
 			metrics := mb.Emit(WithResource(res))
@@ -203,6 +211,24 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.max_time_lag":
+					assert.False(t, validatedMetrics["burrow.group.max_time_lag"], "Found a duplicate in the metrics slice: burrow.group.max_time_lag")
+					validatedMetrics["burrow.group.max_time_lag"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Largest known time lag of the group's partitions that are not OK and of the one with the highest lag.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
 					clusterAttrVal, ok := dp.Attributes().Get("cluster")
 					assert.True(t, ok)
 					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
@@ -404,6 +430,30 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+					topicAttrVal, ok := dp.Attributes().Get("topic")
+					assert.True(t, ok)
+					assert.Equal(t, "topic-val", topicAttrVal.Str())
+					partitionAttrVal, ok := dp.Attributes().Get("partition")
+					assert.True(t, ok)
+					assert.EqualValues(t, 9, partitionAttrVal.Int())
+				case "burrow.partition.time_lag":
+					assert.False(t, validatedMetrics["burrow.partition.time_lag"], "Found a duplicate in the metrics slice: burrow.partition.time_lag")
+					validatedMetrics["burrow.partition.time_lag"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "How long ago the oldest message was written that the group has not committed, judged by where the head was seen.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
 					clusterAttrVal, ok := dp.Attributes().Get("cluster")
 					assert.True(t, ok)
 					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
