@@ -37,7 +37,7 @@ func overlays(t *testing.T) []string {
 			names = append(names, "config/"+name)
 		}
 	}
-	require.GreaterOrEqual(t, len(names), 8)
+	require.GreaterOrEqual(t, len(names), 9)
 	return names
 }
 
@@ -49,7 +49,7 @@ func TestConfigurations(t *testing.T) {
 	env := maps.Clone(aws)
 	maps.Copy(env, map[string]string{
 		"KARROT_TLS_CERT": filepath.Join(dir, "tls.crt"), "KARROT_TLS_KEY": filepath.Join(dir, "tls.key"),
-		"KARROT_HTPASSWD": filepath.Join(dir, "htpasswd"),
+		"KARROT_HTPASSWD": filepath.Join(dir, "htpasswd"), "KARROT_STORAGE_DIRECTORY": filepath.Join(dir, "storage"),
 	})
 	combinations := [][]string{{}, overlays(t)}
 	for _, name := range overlays(t) {
@@ -59,6 +59,10 @@ func TestConfigurations(t *testing.T) {
 		name := strings.Join(combination, "+")
 		t.Run(name, func(t *testing.T) {
 			o := options{Configs: append([]string{"config/karrot.yaml"}, combination...), Env: env}
+			if len(combination) > 1 {
+				// Two of them list an extension.
+				o.Args = []string{"--feature-gates=confmap.enableMergeAppendOption"}
+			}
 			validate := command(t, o)
 			validate.cmd.Args = slices.Insert(validate.cmd.Args, 1, "validate")
 			require.NoError(t, validate.cmd.Run(), validate.log())

@@ -62,7 +62,7 @@ func runCase(t *testing.T, folder string) {
 	require.NoError(t, err)
 	steps := strings.Split(strings.TrimSpace(string(text)), "\n")
 	sleepUntilRecorded(t, folder, steps)
-	held := store{}
+	held := backend{}
 	for i, step := range steps {
 		verb, object, _ := strings.Cut(step, " ")
 		answer := ""
@@ -184,12 +184,12 @@ func describeLogs(t *testing.T, ld plog.Logs) []string {
 	return lines
 }
 
-// store holds what a backend has after every payload: the series that live, with their values.
-type store map[string]string
+// backend holds what a backend has after every payload: the series that live, with their values.
+type backend map[string]string
 
 // take applies a payload as the Prometheus exporter does, and demands the shape that it needs: live
 // points first, then every ended one in a Metric of its own.
-func (s store) take(t *testing.T, md pmetric.Metrics) {
+func (s backend) take(t *testing.T, md pmetric.Metrics) {
 	t.Helper()
 	require.Equal(t, 1, md.ResourceMetrics().Len())
 	require.Equal(t, 1, md.ResourceMetrics().At(0).ScopeMetrics().Len())

@@ -50,6 +50,9 @@ type Config struct {
 	// MaxPartitions bounds the listed partitions held over all groups.
 	MaxPartitions int `mapstructure:"max_partitions"`
 
+	// Storage names a storage extension in which the table survives a restart. Without it nothing is written.
+	Storage *component.ID `mapstructure:"storage"`
+
 	// MetricsBuilderConfig switches single metrics on and off.
 	metadata.MetricsBuilderConfig `mapstructure:",squash"`
 

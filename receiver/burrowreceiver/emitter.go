@@ -20,10 +20,11 @@ type emitter struct {
 	handOver func(ctx context.Context, now time.Time) bool
 }
 
-// run hands over every interval until stop is closed, and then until nothing is left or ctx ends.
+// run hands over at once, for what was known before a restart, and every interval until stop is closed, and then until nothing is left or ctx ends.
 func (e *emitter) run(ctx context.Context, stop <-chan struct{}) {
 	ticker := time.NewTicker(e.interval)
 	defer ticker.Stop()
+	e.handOver(ctx, time.Now())
 	for {
 		select {
 		case <-ticker.C:

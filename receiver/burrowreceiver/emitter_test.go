@@ -34,7 +34,7 @@ type pipelines struct {
 	mu    sync.Mutex
 	err   error
 	calls []time.Time
-	held  store
+	held  backend
 }
 
 func (p *pipelines) refuse(err error) {
@@ -51,7 +51,7 @@ func (p *pipelines) seen() []time.Time {
 }
 
 // series returns what a backend behind the pipelines has.
-func (p *pipelines) series() store {
+func (p *pipelines) series() backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.held)
@@ -74,7 +74,7 @@ const lagOfA = `burrow.group.total_lag cluster="c" group="a"`
 // emitting runs an emitter alone, on the clock of the bubble.
 func emitting(t *testing.T, change func(*Config)) (*burrowReceiver, *pipelines, *observer.ObservedLogs) {
 	t.Helper()
-	next := &pipelines{held: store{}, t: t}
+	next := &pipelines{held: backend{}, t: t}
 	core, logs := observer.New(zap.InfoLevel)
 	set := receivertest.NewNopSettings(metadata.Type)
 	set.Logger = zap.New(core)
@@ -157,7 +157,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 
 				next.refuse(nil)
 				pass(time.Second)
-				assert.Equal(t, store{
+				assert.Equal(t, backend{
 					lagOfA: "2",
 					`burrow.group.incidents cluster="c" group="a"`:              "0",
 					`burrow.group.incidents cluster="east" group="fraud-check"`: "1",
@@ -175,7 +175,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 
 func TestDrainRetriesUntilTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		next := &pipelines{held: store{}, t: t, err: errors.New("full")}
+		next := &pipelines{held: backend{}, t: t, err: errors.New("full")}
 		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
 		require.NoError(t, err)
 		require.Empty(t, send(r.webhook, "POST", []byte(group("a", 1))))
@@ -187,7 +187,7 @@ func TestDrainRetriesUntilTaken(t *testing.T) {
 		}()
 		r.emitters[0].run(context.Background(), stop)
 		assert.Equal(t, "1", next.series()[lagOfA])
-		assert.Len(t, next.seen(), 7, "at once and after every interval")
+		assert.Len(t, next.seen(), 8, "at the start, when it is stopped, and after every interval")
 		require.NoError(t, r.Shutdown(context.Background()))
 	})
 }

@@ -47,7 +47,7 @@ func FuzzWebhook(f *testing.F) {
 		require.NoError(t, err)
 		defer func() { require.NoError(t, r.Shutdown(context.Background())) }()
 
-		held := store{}
+		held := backend{}
 		for i, body := range [][]byte{first, second} {
 			recorder := httptest.NewRecorder()
 			request := httptest.NewRequest(http.MethodPost, defaultPath, bytes.NewReader(body))

@@ -72,7 +72,7 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 	mapper := &metricsMapper{cfg: cfg, set: receivertest.NewNopSettings(metadata.Type), start: time.Unix(1, 0)}
 	random := rand.New(rand.NewPCG(3, 4))
 	table := groups.New(groups.Limits{MaxGroups: 5, MaxPartitions: 100, ExpireAfter: 4 * time.Second})
-	held, newest := store{}, map[string]*groups.State{}
+	held, newest := backend{}, map[string]*groups.State{}
 	ended := 0
 	for second := range 3000 {
 		now := time.Unix(int64(second+10), 0)
@@ -105,7 +105,7 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 		for _, state := range newest {
 			fresh = append(fresh, groups.Change{Current: state, At: now})
 		}
-		want := store{}
+		want := backend{}
 		if len(fresh) > 0 {
 			want.take(t, mapper.build(fresh))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type burrowReceiver struct {
 	webhook   *webhook
 	emitters  []*emitter
 	toStart   int
+	store     *store // nil if nothing is kept
 
 	server  *http.Server
 	serving sync.WaitGroup
@@ -135,6 +137,12 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 	if err := r.observeTable(); err != nil {
 		return err
 	}
+	if r.cfg.Storage != nil {
+		var err error
+		if r.store, err = openStore(ctx, host, r, time.Now()); err != nil {
+			return err
+		}
+	}
 	if err := r.startWebhook(ctx, host); err != nil {
 		return err
 	}
@@ -143,7 +151,11 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	r.cancelHandOvers, r.stopEmitters, r.emittersStopped = cancel, stop, stopped
 	var running sync.WaitGroup
-	for _, e := range r.emitters {
+	emitters := r.emitters
+	if r.store != nil {
+		emitters = append(slices.Clip(emitters), &emitter{interval: r.cfg.Interval, handOver: r.store.save})
+	}
+	for _, e := range emitters {
 		running.Go(func() { e.run(handOvers, stop) })
 	}
 	go func() {
@@ -219,7 +231,17 @@ func (r *burrowReceiver) Shutdown(ctx context.Context) error {
 	defer r.telemetry.Shutdown()
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitters(ctx))
+	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitters(ctx), r.closeStore(ctx))
+}
+
+// closeStore comes after the emitters, the last of which has written to it.
+func (r *burrowReceiver) closeStore(ctx context.Context) error {
+	if r.store == nil {
+		return nil
+	}
+	client := r.store.client
+	r.store = nil
+	return client.Close(ctx)
 }
 
 func (r *burrowReceiver) shutdownWebhook(ctx context.Context) error {

@@ -61,6 +61,7 @@ func run(t testing.TB, next consumer.Metrics, extensions host, change func(*Conf
 		next = r.sink
 	}
 	set := receivertest.NewNopSettings(metadata.Type)
+	set.ID = component.NewID(metadata.Type)
 	set.TelemetrySettings = r.telemetry.NewTelemetrySettings()
 	var err error
 	r.burrowReceiver, err = newMetricsReceiver(set, cfg, next)
@@ -348,7 +349,7 @@ func TestShutdownUnderFire(t *testing.T) {
 	stop.Store(true)
 	senders.Wait()
 
-	held := store{}
+	held := backend{}
 	for _, md := range r.sink.AllMetrics() {
 		held.take(t, md)
 	}

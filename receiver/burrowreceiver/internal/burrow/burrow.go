@@ -5,7 +5,10 @@
 // recorded requests under testdata.
 package burrow
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Template is the notification template that Karrot asks for, as a user would write it for
 // template-open and template-close.
@@ -78,6 +81,47 @@ type GroupStatus struct {
 	// Partitions are those that Burrow listed (a notification lists only those that are not OK),
 	// ordered by topic and number, each at most once.
 	Partitions []PartitionStatus
+}
+
+// Valid says whether a status that does not come from Decode could have come from it.
+func (g *GroupStatus) Valid() error {
+	switch {
+	case g.Cluster == "" || len(g.Cluster) > maxNameBytes:
+		return &FieldError{Field: "cluster", Want: wantName, Got: excerpt([]byte(g.Cluster))}
+	case g.Group == "" || len(g.Group) > maxNameBytes:
+		return &FieldError{Field: "group", Want: wantName, Got: excerpt([]byte(g.Group))}
+	case !g.Status.valid() || g.Status == StatusUnknown:
+		return &FieldError{Field: "status", Want: wantStatus, Got: g.Status.String()}
+	case g.TotalLag < 0:
+		return &FieldError{Field: "totallag", Want: wantCount, Got: strconv.FormatInt(g.TotalLag, 10)}
+	case !validShare(g.Complete):
+		return &FieldError{Field: "complete", Want: wantShare}
+	case g.PartitionCount != Unknown && g.PartitionCount < int64(len(g.Partitions)):
+		return &FieldError{Field: "partition_count", Want: wantCount, Got: strconv.FormatInt(g.PartitionCount, 10)}
+	case g.MaxLag != nil && !g.MaxLag.valid():
+		return &FieldError{Field: "maxlag", Want: wantObject}
+	}
+	for i := range g.Partitions {
+		p := &g.Partitions[i]
+		if !p.valid() || i > 0 && ComparePartition(&g.Partitions[i-1], p) >= 0 {
+			return &FieldError{Field: "partitions[" + strconv.Itoa(i) + "]", Want: wantNoTwins}
+		}
+	}
+	return nil
+}
+
+func (s Status) valid() bool { return s >= StatusUnknown && int(s) < len(statusNames) }
+
+func validShare(share float64) bool { return share == Unknown || share >= 0 && share <= 1 }
+
+func (p *PartitionStatus) valid() bool {
+	return p.Topic != "" && len(p.Topic) <= maxNameBytes && p.Partition >= 0 && p.CurrentLag >= 0 &&
+		len(p.Owner) <= maxLabelBytes && len(p.ClientID) <= maxLabelBytes &&
+		p.Status.valid() && validShare(p.Complete) && p.Start.valid() && p.End.valid()
+}
+
+func (c Commit) valid() bool {
+	return c.Offset >= Unknown && c.Timestamp >= Unknown && c.Lag >= Unknown
 }
 
 // PartitionStatus is Burrow's evaluation of one partition.

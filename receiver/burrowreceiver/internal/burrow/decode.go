@@ -36,6 +36,7 @@ const (
 	wantStatus  = "one of NOTFOUND, OK, WARN, ERR, STOP, STALL, REWIND"
 	wantCount   = "an integer from 0 to 9223372036854775807"
 	wantNumber  = "an integer from 0 to 2147483647"
+	wantShare   = "a number from 0 to 1"
 	wantNoTwins = "listed once for each topic and number"
 )
 

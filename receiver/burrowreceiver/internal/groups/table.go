@@ -177,11 +177,7 @@ func (t *Table) Expire(now time.Time) {
 			continue
 		}
 		last := e.current
-		if open := last.Incidents; open.ID != "" && !open.late {
-			t.events.add(Event{
-				Kind: Ended, EndedBy: EndedByExpiry, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
-			}, &last.Group)
-		}
+		t.endByExpiry(last, now)
 		t.partitions -= len(last.Group.Partitions)
 		t.expired++
 		e.current, e.ended = nil, now
@@ -189,6 +185,17 @@ func (t *Table) Expire(now time.Time) {
 			delete(t.groups, k)
 		}
 	}
+}
+
+// endByExpiry makes the event of an incident that was open when the group was last heard of.
+func (t *Table) endByExpiry(last *State, now time.Time) {
+	open := last.Incidents
+	if open.ID == "" || open.late {
+		return
+	}
+	t.events.add(Event{
+		Kind: Ended, EndedBy: EndedByExpiry, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
+	}, &last.Group)
 }
 
 // Collect returns every group whose current state the pipelines do not have yet, ordered by cluster and group.

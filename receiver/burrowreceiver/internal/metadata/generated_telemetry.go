@@ -38,6 +38,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowNotifications             metric.Int64Counter
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
 	ReceiverBurrowSeries                    metric.Int64ObservableGauge
+	ReceiverBurrowStorageFailures           metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -237,6 +238,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_series",
 		metric.WithDescription("Number of series that the pipelines have been given and that have not ended. [Alpha]"),
 		metric.WithUnit("{series}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowStorageFailures, err = builder.meter.Int64Counter(
+		"otelcol_receiver_burrow_storage_failures",
+		metric.WithDescription("Number of times that the changed groups could not be written to the storage extension. [Alpha]"),
+		metric.WithUnit("{failure}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

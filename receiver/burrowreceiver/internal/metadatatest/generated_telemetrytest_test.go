@@ -48,6 +48,7 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ReceiverBurrowHandoverDuration.Record(context.Background(), 1)
 	tb.ReceiverBurrowHandoverFailures.Add(context.Background(), 1)
 	tb.ReceiverBurrowNotifications.Add(context.Background(), 1)
+	tb.ReceiverBurrowStorageFailures.Add(context.Background(), 1)
 	AssertEqualReceiverBurrowGroups(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
@@ -76,6 +77,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverBurrowSeries(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverBurrowStorageFailures(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 

@@ -1,0 +1,166 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func withStorage(dir string, more map[string]string) options {
+	env := maps.Clone(more)
+	env["KARROT_STORAGE_DIRECTORY"] = dir
+	return options{Configs: []string{"config/karrot.yaml", "config/storage.yaml"}, Env: env}
+}
+
+// kill -9 in the middle of traffic, and a start two seconds later: everything is on the page at once.
+func TestKilledAndStartedAgain(t *testing.T) {
+	dir := t.TempDir()
+	k := start(t, withStorage(dir, map[string]string{"KARROT_INTERVAL": "100ms"}))
+	known := newest{}
+	requests := sequence(t)
+	for _, r := range requests[:700] {
+		k.accept(t, []byte(r.Body))
+		known.take(read(t, []byte(r.Body)))
+	}
+	k.eventually(t, settled, known.series())
+	time.Sleep(time.Second) // some intervals in which it is written
+	timeLags := func(k *karrot) map[string]float64 {
+		page := k.series(t)
+		maps.DeleteFunc(page, func(id string, _ float64) bool { return !strings.Contains(id, "time_lag_seconds") })
+		return page
+	}
+	lags := timeLags(k)
+
+	// Traffic goes on while it is killed.
+	stop := make(chan struct{})
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				response, err := client.Post(k.webhook, "application/json", strings.NewReader(requests[i%700].Body))
+				if err == nil {
+					_ = response.Body.Close()
+				}
+			}
+		}
+	}()
+	require.NoError(t, k.cmd.Process.Signal(syscall.SIGKILL))
+	<-k.exited
+	close(stop)
+	<-sent
+	time.Sleep(2 * time.Second)
+
+	again := start(t, withStorage(dir, map[string]string{"KARROT_INTERVAL": "1h", "KARROT_EXPIRE_AFTER": "2h"}))
+	waitFor(t, settled, func() string {
+		page := again.series(t)
+		var missing []string
+		for id := range known.series() {
+			if _, found := page[id]; !found && !strings.HasPrefix(id, "burrow_partition_") && !strings.HasPrefix(id, "burrow_group_incident_duration") {
+				missing = append(missing, id)
+			}
+		}
+		return strings.Join(missing, "\n")
+	})
+	assert.NotEmpty(t, lags)
+	assert.NotEmpty(t, timeLags(again))
+	again.stop(t)
+}
+
+// After a clean stop the page is the same, to the last value.
+func TestStoppedAndStartedAgain(t *testing.T) {
+	dir := t.TempDir()
+	k := start(t, withStorage(dir, fast))
+	known := newest{}
+	for _, r := range sequence(t)[:500] {
+		k.accept(t, []byte(r.Body))
+		known.take(read(t, []byte(r.Body)))
+	}
+	k.eventually(t, settled, known.series())
+	want := k.series(t)
+	k.stop(t)
+	again := start(t, withStorage(dir, map[string]string{"KARROT_INTERVAL": "1h", "KARROT_EXPIRE_AFTER": "2h"}))
+	waitFor(t, settled, func() string { return difference(want, again.series(t)) })
+	again.stop(t)
+	assert.Contains(t, again.log(), "Read the groups that were known before the restart")
+
+	// Groups that are older than expire_after are not there.
+	time.Sleep(time.Second)
+	late := start(t, withStorage(dir, map[string]string{"KARROT_INTERVAL": "100ms", "KARROT_EXPIRE_AFTER": "1s"}))
+	assert.Empty(t, late.series(t))
+	late.stop(t)
+}
+
+func TestDamagedStorage(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"foreign": []byte("not a database"),
+		"random":  []byte(strings.Repeat("\x93\x01\xfe", 30_000)),
+		"empty":   {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "receiver_burrow_"), content, 0o600))
+			damagedStart(t, dir)
+		})
+	}
+	dir := t.TempDir()
+	k := start(t, withStorage(dir, fast))
+	bodies, _ := manyGroups(200, 5, "STOP")
+	for _, body := range bodies {
+		k.accept(t, body)
+	}
+	k.stop(t)
+	whole, err := os.ReadFile(filepath.Join(dir, "receiver_burrow_"))
+	require.NoError(t, err)
+	for _, size := range []int{100, 5000, len(whole) / 2, len(whole) - 5000} {
+		t.Run(fmt.Sprint("truncated at ", size), func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "receiver_burrow_"), whole[:size], 0o600))
+			damagedStart(t, dir)
+		})
+	}
+}
+
+func damagedStart(t *testing.T, dir string) {
+	t.Helper()
+	k := start(t, withStorage(dir, fast))
+	body := testdata(t, "notifications", "warn.json")
+	k.accept(t, body)
+	known := newest{}
+	known.take(read(t, body))
+	waitFor(t, settled, func() string {
+		if _, found := k.series(t)[`burrow_group_total_lag{cluster="east",group="fraud-check"}`]; !found {
+			return "not on the page"
+		}
+		return ""
+	})
+	k.stop(t)
+}
+
+// Incidents are printed by config/incidents.yaml: one line each time something happens.
+func TestIncidentsOnStandardOutput(t *testing.T) {
+	k := start(t, options{Configs: []string{"config/karrot.yaml", "config/incidents.yaml"}, Env: fast})
+	for _, name := range []string{"escalate-1-warn", "escalate-1-warn", "escalate-2-err", "escalate-2-err", "escalate-3-close", "escalate-3-close"} {
+		k.accept(t, testdata(t, "notifications", name+".json"))
+		time.Sleep(50 * time.Millisecond)
+	}
+	k.stop(t)
+	for _, sentence := range []string{
+		"Consumer group mailer in cluster east is WARN: total lag 2400",
+		"Consumer group mailer in cluster east went from WARN to ERR",
+		"Consumer group mailer in cluster east is OK again",
+	} {
+		assert.Equal(t, 1, strings.Count(k.log(), sentence), sentence)
+	}
+}

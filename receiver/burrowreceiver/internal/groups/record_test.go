@@ -1,0 +1,106 @@
+package groups
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+)
+
+func recorded(t testing.TB) []byte {
+	t.Helper()
+	table := New(limits)
+	for second := range 3 {
+		n := notification("g", 5, 1, 2)
+		n.ID, n.Start, n.Group.Status, n.Group.PartitionCount = "a", at(-100), burrow.StatusErr, 2
+		for i := range n.Group.Partitions {
+			p := &n.Group.Partitions[i]
+			p.Status, p.CurrentLag = burrow.StatusStop, int64(10+second)
+			p.Start = burrow.Commit{Offset: burrow.Unknown, Timestamp: burrow.Unknown, Lag: burrow.Unknown}
+			p.End = burrow.Commit{Offset: 50, Timestamp: at(-10).UnixMilli(), Lag: 3}
+		}
+		n.Group.MaxLag = &n.Group.Partitions[0]
+		require.NoError(t, table.Update(n, at(second*20)))
+	}
+	data, err := table.Record(collect(table, at(41))[0].Current)
+	require.NoError(t, err)
+	return data
+}
+
+func TestRecordAndRestore(t *testing.T) {
+	data := recorded(t)
+	table := New(limits)
+	state, err := table.Restore(data, at(60))
+	require.NoError(t, err)
+	assert.Equal(t, "a", state.Incidents.ID)
+	assert.True(t, state.Incidents.recent.has("a"))
+	assert.EqualValues(t, 1, state.Incidents.Seen)
+	assert.True(t, at(0).Equal(state.Incidents.Since))
+	assert.True(t, at(40).Equal(state.Received))
+	assert.Positive(t, state.MaxTimeLag)
+	assert.Equal(t, Stats{Groups: 1, Partitions: 2}, table.Stats())
+	again, err := table.Record(state)
+	require.NoError(t, err)
+	assert.JSONEq(t, string(data), string(again), "with the histories")
+
+	_, err = table.Restore(data, at(60))
+	require.EqualError(t, err, `group "g" of cluster "c" is there already`)
+	future, err := New(limits).Restore(data, at(-1000))
+	require.NoError(t, err)
+	assert.Equal(t, at(-1000), future.Received, "the clock was put back")
+	_, err = New(Limits{MaxGroups: 0, MaxPartitions: 10, ExpireAfter: time.Hour}).Restore(data, at(60))
+	require.ErrorIs(t, err, ErrTooManyGroups)
+	_, err = New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Hour}).Restore(data, at(60))
+	require.ErrorIs(t, err, ErrTooManyPartitions)
+}
+
+func TestRestoreOld(t *testing.T) {
+	table := New(limits)
+	table.KeepEvents(5)
+	_, err := table.Restore(recorded(t), at(101))
+	require.ErrorIs(t, err, ErrOld)
+	assert.Equal(t, Stats{}, table.Stats())
+	events, _ := table.Events()
+	require.Len(t, events, 1)
+	assert.Equal(t, "ended by expiry a since -100 at 101: ERR to ERR", describe(events[0]))
+}
+
+// FuzzRestore: whatever the bytes are, nothing panics, and what is taken is a state that could have been recorded.
+func FuzzRestore(f *testing.F) {
+	whole := string(recorded(f))
+	f.Add([]byte(whole))
+	for _, change := range [][2]string{
+		{`"version":1`, `"version":9`}, {`"Cluster":"c"`, `"Cluster":""`}, {`"TotalLag":5`, `"TotalLag":-5`}, {`"Partition":2`, `"Partition":1`},
+		{`"points":[[`, `"points":[[9e9,`}, {`"time_lags":[`, `"time_lags":[-7,`}, {`"Status":3`, `"Status":77`}, {`"Seen":1`, `"Seen":-1`},
+	} {
+		require.Contains(f, whole, change[0])
+		f.Add([]byte(strings.Replace(whole, change[0], change[1], 1)))
+	}
+	f.Add([]byte(`{"version":1,"notification":{"Group":{"Cluster":"c","Group":"g"}},"heads":[{"topic":"t","points":[[5,5],[4,6]]}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		table := New(Limits{MaxGroups: 10, MaxPartitions: 100, ExpireAfter: 1 << 62})
+		state, err := table.Restore(data, at(60))
+		if err != nil {
+			require.Zero(t, table.Stats().Groups)
+			return
+		}
+		require.NoError(t, state.Group.Valid())
+		require.False(t, state.Received.After(at(60)))
+		for _, partitions := range table.heads.topics {
+			for _, history := range partitions {
+				require.LessOrEqual(t, len(history.points), maxHeadPoints)
+				for i := range history.points {
+					require.True(t, i == 0 || history.points[i-1].offset <= history.points[i].offset)
+				}
+			}
+		}
+		data, err = table.Record(state)
+		require.NoError(t, err)
+		require.True(t, json.Valid(data))
+	})
+}
