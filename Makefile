@@ -104,6 +104,10 @@ bench: ## Measure decoding, table, mapping and memory
 bench-http: build ## Measure CPU per notification beside plain servers, interleaved
 	cd e2e && go run ./benchhttp -bin ../$(BIN)
 
+.PHONY: timelag-report
+timelag-report: ## Measure time lags against the truth and write docs/time-lag.md
+	cd receiver/burrowreceiver && go test -count=1 -run TestTimeLagAgainstTheTruth -timelag-report
+
 ## Image
 
 .PHONY: image

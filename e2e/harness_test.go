@@ -185,7 +185,8 @@ func (k *karrot) eventually(t testing.TB, within time.Duration, want map[string]
 
 // withoutTimeLags takes the time lags out of a page: what they are, and whether they are known, depends on the
 // machine's clock. It returns what cannot be right with any clock.
-func withoutTimeLags(page map[string]float64) (problems string) {
+func withoutTimeLags(page map[string]float64) string {
+	var problems []string
 	companions := map[string]string{
 		"burrow_partition_time_lag_seconds": "burrow_partition_lag",
 		"burrow_group_max_time_lag_seconds": "burrow_group_status",
@@ -198,13 +199,14 @@ func withoutTimeLags(page map[string]float64) (problems string) {
 		}
 		delete(page, series)
 		if _, found := page[companion+"{"+labels]; !found {
-			problems += "too many  " + series + "\n"
+			problems = append(problems, "too many  "+series+"\n")
 		}
 		if !(value >= 0 && value < math.Inf(1)) {
-			problems += fmt.Sprintf("different %s is %v\n", series, value)
+			problems = append(problems, fmt.Sprintf("different %s is %v\n", series, value))
 		}
 	}
-	return problems
+	slices.Sort(problems)
+	return strings.Join(problems, "")
 }
 
 // waitFor polls until problem returns nothing.

@@ -122,15 +122,15 @@ func BenchmarkUpdateWide(b *testing.B) {
 // BenchmarkExpire looks through a million histories, which happens a few times within ExpireAfter.
 func BenchmarkExpire(b *testing.B) {
 	const topics, partitions = 20_000, 50
-	h := newHeads(topics * partitions)
+	h := newHeads(Limits{MaxPartitions: topics * partitions, ExpireAfter: time.Hour})
 	for t := range topics {
 		for p := range int32(partitions) {
-			h.history("c", &burrow.PartitionStatus{Topic: fmt.Sprintf("topic-%05d", t), Partition: p}).seen = start.UnixMilli()
+			h.history("c", &burrow.PartitionStatus{Topic: fmt.Sprintf("topic-%05d", t), Partition: p}, start.UnixMilli())
 		}
 	}
 	for b.Loop() {
 		h.swept = time.Time{}
-		h.expire(start, time.Hour)
+		h.expire(start)
 	}
 	require.Equal(b, topics*partitions, h.count)
 }

@@ -21,17 +21,19 @@ const (
 
 // heads has the histories of all partitions. The groups that read a partition share its history.
 type heads struct {
-	topics     map[headTopic]map[int32]*headHistory
-	count, max int
-	swept      time.Time
+	topics map[headTopic]map[int32]*headHistory
+	// count is the number of histories, at most max.
+	count, max  int
+	expireAfter time.Duration
+	swept       time.Time
 
 	// last is the topic that was asked for last: partitions come ordered by topic.
 	last       headTopic
 	partitions map[int32]*headHistory
 }
 
-func newHeads(limit int) heads {
-	return heads{topics: map[headTopic]map[int32]*headHistory{}, max: limit}
+func newHeads(limits Limits) heads {
+	return heads{topics: map[headTopic]map[int32]*headHistory{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
 }
 
 type headTopic struct{ cluster, topic string }
@@ -54,13 +56,14 @@ type headPoint struct {
 // observe adds what a notification tells of heads. It returns the time lag in seconds of each listed partition, nil
 // if none is known, and the largest of them and of maxlag; burrow.Unknown is one that is not known.
 func (h *heads) observe(g *burrow.GroupStatus, received time.Time) (lags []float64, largest float64) {
+	now := received.UnixMilli()
 	largest = burrow.Unknown
 	if g.MaxLag != nil {
-		largest = h.history(g.Cluster, g.MaxLag).observe(g.MaxLag, received)
+		largest = h.history(g.Cluster, g.MaxLag, now).observe(g.MaxLag, now)
 	}
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
-		lag := h.history(g.Cluster, p).observe(p, received)
+		lag := h.history(g.Cluster, p, now).observe(p, now)
 		if lag == burrow.Unknown {
 			continue
 		}
@@ -75,14 +78,18 @@ func (h *heads) observe(g *burrow.GroupStatus, received time.Time) (lags []float
 
 // history finds or makes the history of a partition. When there are too many, the partition gets one that nobody
 // keeps, and is answered from this notification alone.
-func (h *heads) history(cluster string, p *burrow.PartitionStatus) *headHistory {
+func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *headHistory {
 	if key := (headTopic{cluster, p.Topic}); h.partitions == nil || key != h.last {
 		h.last, h.partitions = key, h.topics[key]
 	}
 	if history := h.partitions[p.Partition]; history != nil {
+		if now-history.seen >= h.expireAfter.Milliseconds() {
+			history.points = history.points[:0]
+		}
+		history.seen = max(history.seen, now)
 		return history
 	}
-	history := new(headHistory)
+	history := &headHistory{seen: now}
 	if h.count >= h.max {
 		return history
 	}
@@ -95,13 +102,13 @@ func (h *heads) history(cluster string, p *burrow.PartitionStatus) *headHistory 
 	return history
 }
 
-// expire drops the histories that were not heard of for the given time, with a delay of up to a quarter of it.
-func (h *heads) expire(now time.Time, after time.Duration) {
-	if now.Sub(h.swept) < after/headSweeps {
+// expire drops the histories that were not heard of for expireAfter, with a delay of up to a quarter of it.
+func (h *heads) expire(now time.Time) {
+	if now.Sub(h.swept) < h.expireAfter/headSweeps {
 		return
 	}
 	h.swept, h.last, h.partitions = now, headTopic{}, nil
-	limit := now.Add(-after).UnixMilli()
+	limit := now.Add(-h.expireAfter).UnixMilli()
 	for key, partitions := range h.topics {
 		for number, history := range partitions {
 			if history.seen <= limit {
@@ -116,9 +123,7 @@ func (h *heads) expire(now time.Time, after time.Duration) {
 }
 
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
-func (h *headHistory) observe(p *burrow.PartitionStatus, received time.Time) float64 {
-	now := received.UnixMilli()
-	h.seen = max(h.seen, now)
+func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) float64 {
 	if n := len(h.points); n > 0 && h.points[n-1].at-now > tooLate {
 		h.points = h.points[:0] // the clock was put back
 	}
@@ -131,7 +136,7 @@ func (h *headHistory) observe(p *burrow.PartitionStatus, received time.Time) flo
 	if p.CurrentLag == 0 {
 		return 0
 	}
-	at, ok := h.passed(p.End.Offset)
+	at, ok := h.passed(p.End.Offset, now)
 	if !ok {
 		return burrow.Unknown
 	}
@@ -189,46 +194,54 @@ func (h *headHistory) add(p headPoint) {
 
 // insert puts p where it belongs. Of a stretch in which the head stands still, the two ends are kept.
 func (h *headHistory) insert(i int, p headPoint) {
-	is := func(i int) bool { return i >= 0 && i < len(h.points) && h.points[i].offset == p.offset }
+	n := len(h.points)
+	is := func(i int) bool { return i >= 0 && i < n && h.points[i].offset == p.offset }
+	before, behind := is(i-1), is(i)
 	switch {
-	case i > 0 && h.points[i-1] == p, is(i-1) && is(i):
-	case is(i-2) && is(i-1):
+	case before && (behind || h.points[i-1] == p):
+	case before && is(i-2):
 		h.points[i-1] = p
-	case is(i) && is(i+1):
+	case behind && is(i+1):
 		h.points[i] = p
-	default:
-		if len(h.points) == maxHeadPoints && h.thin() < i {
-			i--
-		}
+	case n < maxHeadPoints:
 		h.points = slices.Insert(h.points, i, p)
+	default:
+		least := h.least()
+		if least < i {
+			i--
+			copy(h.points[least:i], h.points[least+1:])
+		} else {
+			copy(h.points[i+1:least+1], h.points[i:])
+		}
+		h.points[i] = p
 	}
 }
 
-// thinGap weighs the gap that a point leaves against the error that it leaves.
-const thinGap = 0.1
-
-// thin removes the point that is missed least, and returns where it stood.
-func (h *headHistory) thin() int {
+// least returns the point that is missed least, for its age, when it is removed: the line between its neighbours then
+// moves by a known time, and they leave a longer gap. So young points stand close, and old ones reach far back.
+func (h *headHistory) least() (best int) {
+	best = 1
+	const gap = 0.1 // what a gap weighs beside a known error
 	n := len(h.points)
 	now := h.points[n-1].at
-	least, best := math.Inf(1), 1
+	leastCost, leastAge := math.Inf(1), 1.0
 	for i := 1; i < n-1; i++ {
-		a, p, b := h.points[i-1], h.points[i], h.points[i+1]
-		missed := math.Abs(float64(p.at - between(a, b, p.offset)))
-		cost := (missed + thinGap*float64(b.at-a.at)) / float64(now-p.at+1000)
-		if cost < least {
-			least, best = cost, i
+		a, p, b := &h.points[i-1], &h.points[i], &h.points[i+1]
+		span := float64(b.at - a.at)
+		missed := span*(float64(p.offset-a.offset)/float64(b.offset-a.offset)) - float64(p.at-a.at)
+		cost, age := math.Abs(missed)+gap*span, float64(now-p.at)
+		if cost*leastAge < leastCost*age {
+			best, leastCost, leastAge = i, cost, age
 		}
 	}
-	h.points = slices.Delete(h.points, best, best+1)
 	return best
 }
 
-// passed returns when the head passed offset, in unix milliseconds, which is when the first message not yet
-// committed was written. For an offset older than the history it is the oldest time, at which that message was already there.
-func (h *headHistory) passed(offset int64) (at int64, ok bool) {
+// passed returns when the head passed offset, which is when the oldest message was written that is not committed. If
+// that was before all that is known, it is the oldest time known, at which the message was there already.
+func (h *headHistory) passed(offset, now int64) (at int64, ok bool) {
 	n := len(h.points)
-	if n < 2 || h.points[n-1].offset <= offset {
+	if n == 0 || h.points[n-1].offset <= offset {
 		return 0, false
 	}
 	for i := n - 2; i >= 0; i-- {
@@ -236,13 +249,10 @@ func (h *headHistory) passed(offset int64) (at int64, ok bool) {
 			return between(h.points[i], h.points[i+1], offset), true
 		}
 	}
-	return h.points[0].at, true
+	return h.points[0].at, h.points[0].at < now
 }
 
-// between interpolates.
+// between interpolates between two points with different offsets.
 func between(a, b headPoint, offset int64) int64 {
-	if a.offset == b.offset {
-		return b.at
-	}
 	return a.at + int64(float64(b.at-a.at)*(float64(offset-a.offset)/float64(b.offset-a.offset)))
 }

@@ -30,7 +30,7 @@ type told struct {
 }
 
 func (n told) observe(h *headHistory) float64 {
-	return h.observe(&burrow.PartitionStatus{Start: n.start, End: n.end, CurrentLag: n.currentLag}, at(n.received))
+	return h.observe(&burrow.PartitionStatus{Start: n.start, End: n.end, CurrentLag: n.currentLag}, at(n.received).UnixMilli())
 }
 
 func TestTimeLag(t *testing.T) {
@@ -57,6 +57,7 @@ func TestTimeLag(t *testing.T) {
 		"another clock":         {[]told{{commit(0, 1000, 50), commit(75, 1010, 25), 75, 20}}, burrow.Unknown},
 		"another clock, later":  {[]told{{commit(0, 1000, 50), commit(75, 1010, 25), 75, 20}, {commit(0, 1000, 50), commit(200, 1010, 25), 50, 80}}, 30},
 		"no time":               {[]told{{burrow.Commit{Offset: 1, Timestamp: 0, Lag: 5}, burrow.Commit{Offset: 2, Timestamp: 0, Lag: 5}, 5, 2}}, burrow.Unknown},
+		"a head that was old":   {[]told{{commit(100, 0, 0), commit(20, 10, 70), 70, 30}}, 30},
 		"as far as numbers go": {[]told{{
 			commit(math.MaxInt64-20, 0, 10), commit(math.MaxInt64-5, 10, 5), math.MaxInt64, 20, // the sum would overflow
 		}}, 15},

@@ -164,8 +164,7 @@ func (h *heads) restore(s *State, list []headRecord) {
 		if r.Topic == "" || r.Partition < 0 || len(r.Points) > maxHeadPoints || !ascending(r.Points) {
 			continue
 		}
-		history := h.history(s.Group.Cluster, &burrow.PartitionStatus{Topic: r.Topic, Partition: r.Partition})
-		history.seen = max(history.seen, s.Received.UnixMilli())
+		history := h.history(s.Group.Cluster, &burrow.PartitionStatus{Topic: r.Topic, Partition: r.Partition}, s.Received.UnixMilli())
 		if len(history.points) >= len(r.Points) {
 			continue
 		}

@@ -75,8 +75,14 @@ func FuzzRestore(f *testing.F) {
 	whole := string(recorded(f))
 	f.Add([]byte(whole))
 	for _, change := range [][2]string{
-		{`"version":1`, `"version":9`}, {`"Cluster":"c"`, `"Cluster":""`}, {`"TotalLag":5`, `"TotalLag":-5`}, {`"Partition":2`, `"Partition":1`},
-		{`"points":[[`, `"points":[[9e9,`}, {`"time_lags":[`, `"time_lags":[-7,`}, {`"Status":3`, `"Status":77`}, {`"Seen":1`, `"Seen":-1`},
+		{`"version":1`, `"version":9`},
+		{`"Cluster":"c"`, `"Cluster":""`},
+		{`"TotalLag":5`, `"TotalLag":-5`},
+		{`"Partition":2`, `"Partition":1`},
+		{`"points":[[`, `"points":[[9e9,`},
+		{`"time_lags":[`, `"time_lags":[-7,`},
+		{`"Status":3`, `"Status":77`},
+		{`"Seen":1`, `"Seen":-1`},
 	} {
 		require.Contains(f, whole, change[0])
 		f.Add([]byte(strings.Replace(whole, change[0], change[1], 1)))

@@ -120,7 +120,7 @@ type entry struct {
 
 // New makes an empty table.
 func New(limits Limits) *Table {
-	return &Table{limits: limits, groups: map[key]*entry{}, heads: newHeads(limits.MaxPartitions)}
+	return &Table{limits: limits, groups: map[key]*entry{}, heads: newHeads(limits)}
 }
 
 // KeepEvents makes the table keep events of incidents from now on, at most so many that were not committed.
@@ -171,7 +171,7 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 func (t *Table) Expire(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.heads.expire(now, t.limits.ExpireAfter)
+	t.heads.expire(now)
 	for k, e := range t.groups {
 		if e.current == nil || now.Sub(e.current.Received) < t.limits.ExpireAfter {
 			continue
