@@ -90,8 +90,9 @@ generated: ## Check that the generated files are up to date
 
 FUZZTIME ?= 60s
 .PHONY: fuzz
-fuzz: ## Fuzz the decoder and the webhook, FUZZTIME each (60s)
+fuzz: ## Fuzz the decoders and the webhook, FUZZTIME each (60s)
 	go test ./receiver/burrowreceiver/internal/burrow -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME)
+	go test ./receiver/burrowreceiver/internal/burrow -run '^$$' -fuzz FuzzLag -fuzztime $(FUZZTIME)
 	go test ./receiver/burrowreceiver -run '^$$' -fuzz FuzzWebhook -fuzztime $(FUZZTIME)
 
 ## Measuring
@@ -99,6 +100,10 @@ fuzz: ## Fuzz the decoder and the webhook, FUZZTIME each (60s)
 .PHONY: bench
 bench: ## Measure decoding, table, mapping and memory
 	go test ./receiver/burrowreceiver/... -run '^$$' -bench . -benchtime 1s
+
+.PHONY: bench-api
+bench-api: ## Measure a poll of a large Burrow beside the plainest client, in turns
+	go test ./receiver/burrowreceiver -run '^TestAPIReport$$' -count=1 -v -args -api-report | grep -v -E '^(===|---|PASS)'
 
 .PHONY: bench-http
 bench-http: build ## Measure CPU per notification beside plain servers, interleaved

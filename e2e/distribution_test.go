@@ -37,7 +37,7 @@ func overlays(t *testing.T) []string {
 			names = append(names, "config/"+name)
 		}
 	}
-	require.GreaterOrEqual(t, len(names), 9)
+	require.GreaterOrEqual(t, len(names), 12)
 	return names
 }
 

@@ -129,6 +129,8 @@ func start(t testing.TB, o options) *karrot {
 	for {
 		require.False(t, k.hasExited(), "the binary ended:\n%s", k.log())
 		if status, _ := get(t, k.health); status == http.StatusOK {
+			// The Collector takes SIGTERM only a moment after its extensions run. Before that it would just die.
+			time.Sleep(50 * time.Millisecond)
 			return k
 		}
 		require.True(t, time.Now().Before(deadline), "not healthy in time")
@@ -273,6 +275,12 @@ func scrape(t testing.TB, url string) map[string]float64 {
 	t.Helper()
 	status, text := get(t, url)
 	require.Equal(t, http.StatusOK, status, text)
+	return seriesOn(t, text)
+}
+
+// seriesOn reads a page in Prometheus' text format.
+func seriesOn(t testing.TB, text string) map[string]float64 {
+	t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	require.NoError(t, err)

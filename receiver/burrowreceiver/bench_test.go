@@ -105,7 +105,7 @@ func BenchmarkMapping(b *testing.B) {
 			b.ReportAllocs()
 			var md pmetric.Metrics
 			for b.Loop() {
-				md = mapper.build(mine)
+				md = mapper.build(mine, nil)
 			}
 			require.Equal(b, points, md.DataPointCount())
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/group")

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/confmap"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -32,6 +33,13 @@ const (
 	// closed. Its intervals are a minute or some, so the limit must not be near them.
 	defaultIdleTimeout = 15 * time.Minute
 
+	defaultAPIEndpoint        = "http://localhost:8000"
+	defaultAPITimeout         = 10 * time.Second
+	defaultCollectionInterval = 30 * time.Second
+	defaultConcurrentRequests = 10
+	// A group of 50,000 partitions has about 17 MB.
+	defaultMaxAnswerSize = 32 << 20
+
 	// minInterval catches a duration without unit, which is read as nanoseconds.
 	minInterval = 10 * time.Millisecond
 )
@@ -40,6 +48,9 @@ const (
 type Config struct {
 	// Webhook is the HTTP server that Burrow calls. It is on unless `enabled: false` is written.
 	Webhook configoptional.Optional[WebhookConfig] `mapstructure:"webhook"`
+
+	// API is Burrow's own HTTP API, which is polled for what notifications do not tell. It is off unless it is written.
+	API configoptional.Optional[APIConfig] `mapstructure:"api"`
 
 	// Interval is how often changed groups are handed to the pipelines.
 	Interval time.Duration `mapstructure:"interval"`
@@ -70,7 +81,30 @@ type WebhookConfig struct {
 	_ struct{}
 }
 
+// APIConfig is how Burrow's API is polled, and for what.
+type APIConfig struct {
+	Client confighttp.ClientConfig `mapstructure:",squash"`
+	// CollectionInterval is the time from one poll to the next.
+	CollectionInterval time.Duration `mapstructure:"collection_interval"`
+	// InitialDelay is the time from the start to the first poll.
+	InitialDelay time.Duration `mapstructure:"initial_delay"`
+	// MaxConcurrentRequests bounds the requests, and with them the connections, at one moment.
+	MaxConcurrentRequests int `mapstructure:"max_concurrent_requests"`
+	// MaxAnswerSize bounds an answer, in bytes.
+	MaxAnswerSize int64 `mapstructure:"max_answer_size"`
+
+	// Clusters, Groups and Topics choose what is asked for. Notifications of clusters and groups that
+	// are left out are answered and ignored.
+	Clusters FilterConfig `mapstructure:"clusters"`
+	Groups   FilterConfig `mapstructure:"groups"`
+	Topics   FilterConfig `mapstructure:"topics"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
 var (
+	_ confmap.Validator = (*APIConfig)(nil)
 	_ confmap.Validator = (*Config)(nil)
 	_ confmap.Validator = (*WebhookConfig)(nil)
 )
@@ -82,7 +116,17 @@ func createDefaultConfig() component.Config {
 	server.ReadTimeout = defaultReadTimeout
 	server.ReadHeaderTimeout = defaultReadTimeout
 	server.IdleTimeout = defaultIdleTimeout
+	client := confighttp.NewDefaultClientConfig()
+	client.Endpoint = defaultAPIEndpoint
+	client.Timeout = defaultAPITimeout
 	return &Config{
+		API: configoptional.Default(APIConfig{
+			Client:                client,
+			CollectionInterval:    defaultCollectionInterval,
+			InitialDelay:          time.Second,
+			MaxConcurrentRequests: defaultConcurrentRequests,
+			MaxAnswerSize:         defaultMaxAnswerSize,
+		}),
 		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath}),
 		Interval:             defaultInterval,
 		ExpireAfter:          defaultExpireAfter,
@@ -95,8 +139,11 @@ func createDefaultConfig() component.Config {
 // Validate says of every wrong field what would be right.
 func (c *Config) Validate() error {
 	var errs []error
-	if !c.Webhook.HasValue() {
-		errs = append(errs, errors.New("webhook must be enabled: nothing else tells the receiver of groups"))
+	if !c.Webhook.HasValue() && !c.API.HasValue() {
+		errs = append(errs, errors.New("webhook or api must be enabled: nothing else tells the receiver of groups"))
+	}
+	if c.API.HasValue() && c.ExpireAfter <= c.API.Get().CollectionInterval {
+		errs = append(errs, fmt.Errorf("expire_after must be longer than api.collection_interval (%s), got %q", c.API.Get().CollectionInterval, c.ExpireAfter))
 	}
 	if c.Interval < minInterval {
 		errs = append(errs, fmt.Errorf("interval must be at least %s, written with its unit as in 1s, got %q", minInterval, c.Interval))
@@ -129,6 +176,31 @@ func (c *WebhookConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("webhook.max_request_body_size must not be negative, got %d", c.Server.MaxRequestBodySize))
 	}
 	return errors.Join(errs...)
+}
+
+// Validate says of every wrong field what would be right.
+func (c *APIConfig) Validate() error {
+	var errs []error
+	if _, err := burrow.ParseEndpoint(c.Client.Endpoint); err != nil {
+		errs = append(errs, fmt.Errorf("api.%w", err))
+	}
+	if c.CollectionInterval < time.Second {
+		errs = append(errs, fmt.Errorf("api.collection_interval must be at least 1s, written with its unit, got %q", c.CollectionInterval))
+	}
+	if c.InitialDelay < 0 {
+		errs = append(errs, fmt.Errorf("api.initial_delay must not be negative, got %q", c.InitialDelay))
+	}
+	if c.Client.Timeout <= 0 {
+		errs = append(errs, fmt.Errorf("api.timeout must be above 0, got %q", c.Client.Timeout))
+	}
+	if c.MaxConcurrentRequests < 1 {
+		errs = append(errs, fmt.Errorf("api.max_concurrent_requests must be at least 1, got %d", c.MaxConcurrentRequests))
+	}
+	if c.MaxAnswerSize < 1 {
+		errs = append(errs, fmt.Errorf("api.max_answer_size must be at least 1, got %d", c.MaxAnswerSize))
+	}
+	_, err := c.filters()
+	return errors.Join(append(errs, err)...)
 }
 
 func validEndpoint(addr confignet.AddrConfig) error {

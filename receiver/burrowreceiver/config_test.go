@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/confmap/confmaptest"
 	"go.opentelemetry.io/collector/confmap/xconfmap"
 )
@@ -29,6 +30,20 @@ func TestConfig(t *testing.T) {
 	for name, want := range map[string]func(*Config){
 		"default": func(*Config) {},
 		"webhook": func(c *Config) { c.Webhook.Get().Path = "/kafka" },
+		"api":     func(c *Config) { c.API.GetOrInsertDefault() },
+		"api_alone": func(c *Config) {
+			c.Webhook = configoptional.None[WebhookConfig]()
+			api := c.API.GetOrInsertDefault()
+			api.Client.Endpoint = "https://burrow.example.org/proxied"
+			api.Client.Timeout = 3 * time.Second
+			api.CollectionInterval = time.Minute
+			api.InitialDelay = 0
+			api.MaxConcurrentRequests = 50
+			api.MaxAnswerSize = 1000
+			api.Clusters.Include = []string{"^east$"}
+			api.Groups.Exclude = []string{"^console-", "-test$"}
+			api.Topics.Include = []string{"orders"}
+		},
 		"everything": func(c *Config) {
 			c.Webhook.Get().Server.NetAddr.Endpoint = "0.0.0.0:8080"
 			c.Webhook.Get().Path = "/"
@@ -48,6 +63,7 @@ func TestConfig(t *testing.T) {
 			expected := createDefaultConfig().(*Config)
 			want(expected)
 			assert.Equal(t, expected.Webhook, cfg.Webhook)
+			assert.Equal(t, expected.API, cfg.API)
 			assert.Equal(t, expected.Interval, cfg.Interval)
 			assert.Equal(t, expected.ExpireAfter, cfg.ExpireAfter)
 			assert.Equal(t, expected.MaxGroups, cfg.MaxGroups)
@@ -69,7 +85,15 @@ func TestConfigErrors(t *testing.T) {
 		"expires_too_early": `expire_after must be longer than interval (1m0s) and than the distance of Burrow's notifications, got "30s"`,
 		"no_groups":         `max_groups must be at least 1, got 0`,
 		"no_partitions":     `max_partitions must be at least 1, got -1`,
-		"nothing":           `webhook must be enabled: nothing else tells the receiver of groups`,
+		"nothing":           `webhook or api must be enabled: nothing else tells the receiver of groups`,
+		"api_endpoint":      `api.endpoint must be a URL as in http://localhost:8000, got "burrow:8000"`,
+		"api_interval":      `api.collection_interval must be at least 1s, written with its unit, got "30ns"`,
+		"api_delay":         `api.initial_delay must not be negative, got "-1s"`,
+		"api_timeout":       `api.timeout must be above 0, got "0s"`,
+		"api_requests":      `api.max_concurrent_requests must be at least 1, got 0`,
+		"api_answer":        `api.max_answer_size must be at least 1, got 0`,
+		"api_filter":        "api.groups.exclude[1] must be a regular expression (RE2), got \"(\": error parsing regexp: missing closing ): `(`",
+		"api_expires":       `expire_after must be longer than api.collection_interval (1h0m0s), got "5m0s"`,
 		"unknown_key":       `has invalid keys: expire_afer`,
 		"unknown_metric":    `has invalid keys: burrow.group.lag`,
 	} {

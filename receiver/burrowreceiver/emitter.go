@@ -84,11 +84,11 @@ type metricsOutlet struct {
 
 func (o *metricsOutlet) handOver(ctx context.Context, now time.Time) bool {
 	o.table.Expire(now)
-	changes := o.table.Collect()
-	if len(changes) == 0 {
+	changes, topics := o.table.Collect(), o.table.CollectTopics()
+	if len(changes)+len(topics) == 0 {
 		return true
 	}
-	md := o.mapper.build(changes)
+	md := o.mapper.build(changes, topics)
 	points := md.DataPointCount()
 	if points > 0 { // or every metric is switched off
 		ctx = o.obsreport.StartMetricsOp(ctx)
@@ -100,6 +100,7 @@ func (o *metricsOutlet) handOver(ctx context.Context, now time.Time) bool {
 		}
 	}
 	o.table.Commit(changes)
+	o.table.CommitTopics(topics)
 	return true
 }
 

@@ -22,7 +22,7 @@ type metricsMapper struct {
 
 // build returns a point for every series that holds and, behind them, one flagged "no recorded value" for
 // every series that was sent and holds no longer. It sets Series of each change.
-func (m *metricsMapper) build(changes []groups.Change) pmetric.Metrics {
+func (m *metricsMapper) build(changes []groups.Change, topics []groups.TopicChange) pmetric.Metrics {
 	live, ended := m.newRecorder(), m.newRecorder()
 	for i := range changes {
 		c := &changes[i]
@@ -34,6 +34,18 @@ func (m *metricsMapper) build(changes []groups.Change) pmetric.Metrics {
 		}
 		if c.Sent != nil {
 			ended.state(ts, c.Sent, c.Current)
+		}
+	}
+	for i := range topics {
+		c := &topics[i]
+		ts := pcommon.NewTimestampFromTime(c.At)
+		if c.Current != nil {
+			before := live.points
+			live.topic(ts, c.Current, nil)
+			c.Series = live.points - before
+		}
+		if c.Sent != nil {
+			ended.topic(ts, c.Sent, c.Current)
 		}
 	}
 	md := live.emit()
@@ -182,6 +194,17 @@ func (r *recorder) state(ts pcommon.Timestamp, s, except *groups.State) {
 	}
 }
 
+// topic records the heads of the partitions that except, the same topic at another time or nil, does not have.
+func (r *recorder) topic(ts pcommon.Timestamp, t, except *groups.Topic) {
+	for number := range t.Offsets {
+		if !hasHead(t, number) || except != nil && hasHead(except, number) {
+			continue
+		}
+		r.builder.RecordBurrowTopicOffsetDataPoint(ts, t.Offsets[number], t.Cluster, t.Name, int64(number))
+		r.count(r.enabled.BurrowTopicOffset)
+	}
+}
+
 // partition records every series of p that is not also one of except.
 func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, p, except *burrow.PartitionStatus) {
 	has := func(condition func(*burrow.PartitionStatus) bool) bool {
@@ -216,6 +239,10 @@ func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, p, exc
 func hasIncidentDuration(s *groups.State) bool {
 	_, known := s.IncidentDuration()
 	return known
+}
+
+func hasHead(t *groups.Topic, partition int) bool {
+	return partition < len(t.Offsets) && t.Offsets[partition] != burrow.Unknown
 }
 
 func hasMaxLag(s *groups.State) bool          { return s.Group.MaxLag != nil }

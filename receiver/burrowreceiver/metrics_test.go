@@ -98,7 +98,7 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 				newest[c.GroupStatus().Group] = c.Current
 			}
 		}
-		held.take(t, mapper.build(changes))
+		held.take(t, mapper.build(changes, nil))
 		table.Commit(changes)
 
 		var fresh []groups.Change
@@ -107,7 +107,7 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 		}
 		want := backend{}
 		if len(fresh) > 0 {
-			want.take(t, mapper.build(fresh))
+			want.take(t, mapper.build(fresh, nil))
 		}
 		require.Equal(t, want, held, "second %d", second)
 		require.Len(t, held, table.Stats().Series)

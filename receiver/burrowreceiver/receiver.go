@@ -42,9 +42,11 @@ type burrowReceiver struct {
 	obsreport *receiverhelper.ObsReport
 	table     *groups.Table
 	webhook   *webhook
+	filters   filters
 	emitters  []*emitter
 	toStart   int
-	store     *store // nil if nothing is kept
+	store     *store  // nil if nothing is kept
+	poller    *poller // nil if the API is not polled
 
 	server  *http.Server
 	serving sync.WaitGroup
@@ -52,6 +54,9 @@ type burrowReceiver struct {
 	stopEmitters    chan struct{}
 	emittersStopped chan struct{}
 	cancelHandOvers context.CancelFunc
+
+	polling     sync.WaitGroup
+	cancelPolls context.CancelFunc // nil if the API is not polled
 }
 
 var (
@@ -94,16 +99,17 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	table := groups.New(groups.Limits{
 		MaxGroups: cfg.MaxGroups, MaxPartitions: cfg.MaxPartitions, ExpireAfter: cfg.ExpireAfter,
 	})
-	return &burrowReceiver{
-		cfg:       cfg,
-		set:       set,
-		telemetry: telemetry,
-		obsreport: obsreport,
-		table:     table,
-		webhook: &webhook{
-			path: cfg.Webhook.Get().Path, table: table, telemetry: telemetry, logger: set.Logger,
-		},
-	}, nil
+	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, obsreport: obsreport, table: table}
+	if cfg.API.HasValue() {
+		if r.filters, err = cfg.API.Get().filters(); err != nil {
+			return nil, err
+		}
+	}
+	r.webhook = &webhook{table: table, filters: r.filters, telemetry: telemetry, logger: set.Logger}
+	if cfg.Webhook.HasValue() {
+		r.webhook.path = cfg.Webhook.Get().Path
+	}
+	return r, nil
 }
 
 func (r *burrowReceiver) addMetrics(next consumer.Metrics) {
@@ -143,8 +149,16 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 			return err
 		}
 	}
-	if err := r.startWebhook(ctx, host); err != nil {
-		return err
+	if r.cfg.API.HasValue() {
+		var err error
+		if r.poller, err = newPoller(ctx, host, r); err != nil {
+			return err
+		}
+	}
+	if r.cfg.Webhook.HasValue() {
+		if err := r.startWebhook(ctx, host); err != nil {
+			return err
+		}
 	}
 	// The context of Start ends with Start.
 	handOvers, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -154,6 +168,11 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 	emitters := r.emitters
 	if r.store != nil {
 		emitters = append(slices.Clip(emitters), &emitter{interval: r.cfg.Interval, handOver: r.store.save})
+	}
+	if r.poller != nil {
+		polls, cancelPolls := context.WithCancel(handOvers)
+		r.cancelPolls = cancelPolls
+		r.polling.Go(func() { r.poller.run(polls) })
 	}
 	for _, e := range emitters {
 		running.Go(func() { e.run(handOvers, stop) })
@@ -208,6 +227,7 @@ func (r *burrowReceiver) observeTable() error {
 	}
 	return errors.Join(
 		r.telemetry.RegisterReceiverBurrowGroupsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Groups) })),
+		r.telemetry.RegisterReceiverBurrowTopicsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Topics) })),
 		r.telemetry.RegisterReceiverBurrowPartitionsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Partitions) })),
 		r.telemetry.RegisterReceiverBurrowSeriesCallback(gauge(func(s groups.Stats) int64 { return int64(s.Series) })),
 		r.telemetry.RegisterReceiverBurrowGroupsExpiredCallback(gauge(func(s groups.Stats) int64 { return s.Expired })),
@@ -231,7 +251,16 @@ func (r *burrowReceiver) Shutdown(ctx context.Context) error {
 	defer r.telemetry.Shutdown()
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
+	r.shutdownPoller()
 	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitters(ctx), r.closeStore(ctx))
+}
+
+// shutdownPoller breaks a poll off; its requests end at once.
+func (r *burrowReceiver) shutdownPoller() {
+	if r.cancelPolls != nil {
+		r.cancelPolls()
+		r.polling.Wait()
+	}
 }
 
 // closeStore comes after the emitters, the last of which has written to it.

@@ -48,6 +48,7 @@ type refusal struct {
 type webhook struct {
 	path      string
 	table     *groups.Table
+	filters   filters
 	telemetry *metadata.TelemetryBuilder
 	logger    *zap.Logger
 	refusals  logLimiter
@@ -62,19 +63,20 @@ var _ http.Handler = (*webhook)(nil)
 // ServeHTTP answers one request. 200 means that the table has the state.
 func (w *webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	received := time.Now()
-	if refused := w.accept(rw, r, received); refused != nil {
+	outcome, refused := w.accept(rw, r, received)
+	if refused != nil {
 		w.refuse(rw, r, refused)
 		return
 	}
 	w.lastAccepted.Store(received.UnixNano())
-	w.count(r.Context(), metadata.AttributeOutcomeAccepted)
+	w.count(r.Context(), outcome)
 	rw.WriteHeader(http.StatusOK)
 }
 
-// accept brings the notification of the request into the table, or says why not.
-func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.Time) *refusal {
+// accept brings the notification of the request into the table, unless it is filtered, or says why not.
+func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.Time) (metadata.AttributeOutcome, *refusal) {
 	if r.URL.Path != w.path {
-		return &refusal{
+		return 0, &refusal{
 			outcome: metadata.AttributeOutcomePath, code: http.StatusNotFound,
 			text:  "Nothing is here. Notifications go to " + w.path,
 			cause: fmt.Errorf("no such path: %.200q", r.URL.Path),
@@ -84,7 +86,7 @@ func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.
 	case http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
 		rw.Header().Set("Allow", allowedMethods)
-		return &refusal{
+		return 0, &refusal{
 			outcome: metadata.AttributeOutcomeMethod, code: http.StatusMethodNotAllowed,
 			text:  "The method must be one of " + allowedMethods,
 			cause: fmt.Errorf("method %.20q", r.Method),
@@ -92,17 +94,20 @@ func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.
 	}
 	notification, refused := w.read(r)
 	if refused != nil {
-		return refused
+		return 0, refused
+	}
+	if !w.filters.clusters.takes(notification.Group.Cluster) || !w.filters.groups.takes(notification.Group.Group) {
+		return metadata.AttributeOutcomeFiltered, nil
 	}
 	if err := w.table.Update(notification, received); err != nil {
-		return w.tableFull(r.Context(), err)
+		return 0, w.tableFull(r.Context(), err)
 	}
 	if entry := w.logger.Check(zap.DebugLevel, "Notification accepted"); entry != nil {
 		g := &notification.Group
 		entry.Write(zap.String("cluster", g.Cluster), zap.String("group", g.Group), zap.Stringer("status", g.Status),
 			zap.Int64("total_lag", g.TotalLag), zap.Int("listed_partitions", len(g.Partitions)))
 	}
-	return nil
+	return metadata.AttributeOutcomeAccepted, nil
 }
 
 // read decodes the body.

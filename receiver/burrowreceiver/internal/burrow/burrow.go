@@ -1,4 +1,4 @@
-// Package burrow is the wire: what Burrow sends, decoded and checked.
+// Package burrow is the wire: what Burrow sends and answers, decoded and checked, and how to ask it.
 //
 // It knows nothing of OpenTelemetry, HTTP servers or state. Field meanings are those of Burrow 1.9
 // (core/protocol/evaluator.go and core/internal/notifier/helpers.go in its repository) and of the
@@ -78,7 +78,7 @@ type GroupStatus struct {
 	TotalLag int64
 	// MaxLag is the partition with the highest current lag, of whatever status; nil when Burrow sent none.
 	MaxLag *PartitionStatus
-	// Partitions are those that Burrow listed (a notification lists only those that are not OK),
+	// Partitions are those that Burrow listed (a notification lists only those that are not OK, the API all),
 	// ordered by topic and number, each at most once.
 	Partitions []PartitionStatus
 }

@@ -165,13 +165,7 @@ func (d *decoder) document() (*Notification, error) {
 	bare := newResult()
 
 	if d.peek() != '{' {
-		start := d.pos
-		d.skip()
-		d.end()
-		if d.err != nil {
-			return nil, d.err
-		}
-		return nil, &FieldError{Field: "the body", Want: wantObject, Got: excerpt(d.data[start:d.pos])}
+		return nil, d.notObject()
 	}
 	d.enter()
 	for key := d.firstKey(); key != nil; key = d.nextKey() {
@@ -212,6 +206,17 @@ func (d *decoder) document() (*Notification, error) {
 	}
 }
 
+// notObject reads a body that is something else.
+func (d *decoder) notObject() error {
+	start := d.pos
+	d.skip()
+	d.end()
+	if d.err != nil {
+		return d.err
+	}
+	return &FieldError{Field: "the body", Want: wantObject, Got: excerpt(d.data[start:d.pos])}
+}
+
 // notification checks what was read; path is where the Result stands in the body.
 func (e *envelope) notification(path string) (*Notification, error) {
 	r := &e.result
@@ -221,6 +226,14 @@ func (e *envelope) notification(path string) (*Notification, error) {
 	if !r.group.ok && r.group.got == nil && e.group != "" {
 		r.Group, r.group.ok = e.group, true
 	}
+	if err := r.check(path); err != nil {
+		return nil, err
+	}
+	return &Notification{ID: e.id, Start: e.start, Group: r.GroupStatus}, nil
+}
+
+// check says what is missing or wrong; path is where the Result stands in the body.
+func (r *result) check(path string) error {
 	for _, f := range [...]struct {
 		required
 		name, want string
@@ -231,18 +244,18 @@ func (e *envelope) notification(path string) (*Notification, error) {
 		{r.totalLag, "totallag", wantCount},
 	} {
 		if !f.ok {
-			return nil, &FieldError{Field: path + f.name, Want: f.want, Got: excerpt(f.got)}
+			return &FieldError{Field: path + f.name, Want: f.want, Got: excerpt(f.got)}
 		}
 	}
 	if r.partitionsErr != nil {
 		err := *r.partitionsErr
 		err.Field = path + err.Field
-		return nil, &err
+		return &err
 	}
 	if r.PartitionCount < int64(len(r.Partitions)) {
 		r.PartitionCount = Unknown
 	}
-	return &Notification{ID: e.id, Start: e.start, Group: r.GroupStatus}, nil
+	return nil
 }
 
 // envelope reads the object around a Result.
@@ -886,14 +899,17 @@ func hex4(s []byte) rune {
 }
 
 // excerpt is a printable beginning of a value.
-func excerpt(got []byte) string {
+func excerpt(got []byte) string { return printable(got, maxGotBytes) }
+
+// printable is the beginning of a text in characters that a log can show.
+func printable(got []byte, limit int) string {
 	text := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return utf8.RuneError
-	}, string(got[:min(len(got), maxGotBytes)]))
-	if len(got) > maxGotBytes {
+	}, string(got[:min(len(got), limit)]))
+	if len(got) > limit {
 		text += "..."
 	}
 	return text

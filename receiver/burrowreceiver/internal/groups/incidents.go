@@ -68,11 +68,12 @@ const (
 type EndedBy string
 
 // A close is a notification of an OK group with the ID of its incident. If that is lost, the next OK says the same.
-// Of a group that was deleted, nothing says so.
+// Of a group that was deleted, nothing says so, but that Burrow's API lists it no longer.
 const (
 	EndedByClose  EndedBy = "close"
 	EndedByOK     EndedBy = "ok"
 	EndedByExpiry EndedBy = "expiry"
+	EndedByGone   EndedBy = "gone"
 )
 
 // Event is what happened to an incident of a group.
@@ -91,7 +92,7 @@ type Event struct {
 	Cluster, Group string
 	Status         burrow.Status
 	TotalLag       int64
-	// Listed is the number of listed partitions, Worst are those with the highest lag.
+	// Listed is the number of partitions that are not OK, Worst are those with the highest lag.
 	Listed int
 	Worst  []burrow.PartitionStatus
 }
@@ -104,8 +105,10 @@ const maxWorst = 10
 
 // about fills in the state.
 func (e *Event) about(g *burrow.GroupStatus) {
-	e.Cluster, e.Group, e.Status, e.TotalLag, e.Listed = g.Cluster, g.Group, g.Status, g.TotalLag, len(g.Partitions)
 	worst := slices.Clone(g.Partitions)
+	// The API lists the others, too.
+	worst = slices.DeleteFunc(worst, func(p burrow.PartitionStatus) bool { return p.Status == burrow.StatusOK })
+	e.Cluster, e.Group, e.Status, e.TotalLag, e.Listed = g.Cluster, g.Group, g.Status, g.TotalLag, len(worst)
 	slices.SortStableFunc(worst, func(a, b burrow.PartitionStatus) int { return cmp.Compare(b.CurrentLag, a.CurrentLag) })
 	e.Worst = slices.Clone(worst[:min(len(worst), maxWorst)])
 }

@@ -19,7 +19,10 @@ type record struct {
 	Version      int                 `json:"version"`
 	Notification burrow.Notification `json:"notification"`
 	// Received is in unix nanoseconds.
-	Received   int64           `json:"received"`
+	Received int64 `json:"received"`
+	// Polled too; 0 if the state is not from the API.
+	Polled     int64           `json:"polled,omitempty"`
+	InAPI      bool            `json:"in_api,omitempty"`
 	Incidents  incidentsRecord `json:"incidents"`
 	TimeLags   []float64       `json:"time_lags,omitempty"`
 	MaxTimeLag float64         `json:"max_time_lag"`
@@ -57,7 +60,10 @@ func (t *Table) Record(s *State) ([]byte, error) {
 	r := record{
 		Version: recordVersion, Notification: s.Notification, Received: s.Received.UnixNano(),
 		Incidents: incidentsRecord{Incidents: s.Incidents, Recent: s.Incidents.recent, Late: s.Incidents.late},
-		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag,
+		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag, InAPI: s.InAPI,
+	}
+	if !s.Polled.IsZero() {
+		r.Polled = s.Polled.UnixNano()
 	}
 	t.mu.Lock()
 	r.Heads = t.heads.records(&s.Group)
@@ -83,7 +89,7 @@ func (t *Table) Restore(data []byte, now time.Time) (*State, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if now.Sub(s.Received) >= t.limits.ExpireAfter {
-		t.endByExpiry(s, now)
+		t.endIncident(s, EndedByExpiry, now)
 		return s, ErrOld
 	}
 	k := key{s.Group.Cluster, s.Group.Group}
@@ -97,7 +103,7 @@ func (t *Table) Restore(data []byte, now time.Time) (*State, error) {
 		return nil, ErrTooManyPartitions
 	}
 	t.partitions += listed
-	t.groups[k] = &entry{current: s}
+	t.groups[k] = &entry[State]{current: s}
 	t.heads.restore(s, r.Heads)
 	return s, nil
 }
@@ -127,10 +133,14 @@ func (r *record) state(now time.Time) (*State, error) {
 	if received.After(now) { // the clock was put back
 		received = now
 	}
-	return &State{
+	s := &State{
 		Notification: r.Notification, Received: received, Incidents: incidents,
-		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag,
-	}, nil
+		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, InAPI: r.InAPI,
+	}
+	if r.Polled != 0 {
+		s.Polled = time.Unix(0, min(r.Polled, received.UnixNano()))
+	}
+	return s, nil
 }
 
 // records are the histories of the partitions that a group's evaluation names.

@@ -38,8 +38,13 @@ type Limits struct {
 // State is what is known of a group. It does not change any more once the table has it.
 type State struct {
 	burrow.Notification
-	// Received is when the notification arrived.
+	// Received is when the notification, or the answer of Burrow's API, arrived.
 	Received time.Time
+	// Polled is when Burrow's API last told of all partitions; zero if Group.Partitions are only those that a
+	// notification listed. A partition that the newest notification did not list is OK, with the values of then.
+	Polled time.Time
+	// InAPI says that Burrow's API has told of the group at some time, so that it can say that the group is gone.
+	InAPI bool
 	// Incidents are those up to this notification.
 	Incidents Incidents
 	// TimeLags are the time lags of Group.Partitions in seconds, burrow.Unknown where it is not known; nil if none is.
@@ -87,7 +92,7 @@ func (c *Change) GroupStatus() *burrow.GroupStatus {
 
 // Stats says how much the table holds and has let go.
 type Stats struct {
-	Groups, Partitions int
+	Groups, Topics, Partitions int
 	// Series is what the committed changes add up to.
 	Series int
 	// Expired counts the groups that were forgotten because nothing was heard of them.
@@ -101,9 +106,11 @@ type Table struct {
 	limits Limits
 
 	mu         sync.Mutex
-	groups     map[key]*entry
+	groups     map[key]*entry[State]
+	topics     map[headTopic]*entry[Topic]
 	heads      heads
 	partitions int
+	offsets    int // of all topics
 	series     int
 	expired    int64
 	events     eventQueue
@@ -112,15 +119,18 @@ type Table struct {
 type key struct{ cluster, group string }
 
 // entry is changed as long as current and sent differ.
-type entry struct {
-	current, sent *State
+type entry[S any] struct {
+	current, sent *S
 	series        int       // of sent
 	ended         time.Time // when current became nil
 }
 
 // New makes an empty table.
 func New(limits Limits) *Table {
-	return &Table{limits: limits, groups: map[key]*entry{}, heads: newHeads(limits)}
+	return &Table{
+		limits: limits, heads: newHeads(limits),
+		groups: map[key]*entry[State]{}, topics: map[headTopic]*entry[Topic]{},
+	}
 }
 
 // KeepEvents makes the table keep events of incidents from now on, at most so many that were not committed.
@@ -134,8 +144,16 @@ func (t *Table) KeepEvents(limit int) {
 // was received before the current one is dropped: answers overlap, and the newest one counts.
 // The table keeps n. The error is ErrTooManyGroups or ErrTooManyPartitions, and then nothing has changed.
 func (t *Table) Update(n *burrow.Notification, received time.Time) error {
-	k := key{n.Group.Cluster, n.Group.Group}
-	listed := len(n.Group.Partitions)
+	return t.update(&State{Notification: *n, Received: received})
+}
+
+// UpdateFromAPI does the same with an answer of Burrow's API, which has all partitions and tells nothing of incidents.
+func (t *Table) UpdateFromAPI(g *burrow.GroupStatus, received time.Time) error {
+	return t.update(&State{Notification: burrow.Notification{Group: *g}, Received: received, Polled: received, InAPI: true})
+}
+
+func (t *Table) update(s *State) error {
+	k := key{s.Group.Cluster, s.Group.Group}
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -143,27 +161,36 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 	if e == nil && len(t.groups) >= t.limits.MaxGroups {
 		return ErrTooManyGroups
 	}
-	before, incidents, status := 0, Incidents{Since: received}, burrow.StatusUnknown
+	held, incidents, status := 0, Incidents{Since: s.Received}, burrow.StatusUnknown
+	var before *State
 	if e != nil && e.current != nil {
-		if received.Before(e.current.Received) {
+		before = e.current
+		if s.Received.Before(before.Received) {
 			return nil
 		}
-		before, incidents, status = len(e.current.Group.Partitions), e.current.Incidents, e.current.Group.Status
+		held, incidents, status = len(before.Group.Partitions), before.Incidents, before.Group.Status
 	}
-	if listed > before && t.partitions-before+listed > t.limits.MaxPartitions {
+	listed := s.Group.Partitions
+	carried, complete := t.carried(before, s)
+	if now := len(listed) + len(carried); now > held && t.partitions-held+now > t.limits.MaxPartitions {
 		return ErrTooManyPartitions
 	}
 	if e == nil {
-		e = &entry{}
+		e = &entry[State]{}
 		t.groups[k] = e
 	}
-	t.partitions += listed - before
-	incidents, event, happened := incidents.next(n, received, status)
+	incidents, event, happened := incidents.next(&s.Notification, s.Received, status)
 	if happened {
-		t.events.add(event, &n.Group)
+		t.events.add(event, &s.Group)
 	}
-	e.current = &State{Notification: *n, Received: received, Incidents: incidents}
-	e.current.TimeLags, e.current.MaxTimeLag = t.heads.observe(&n.Group, received)
+	s.Incidents = incidents
+	s.TimeLags, s.MaxTimeLag = t.heads.observe(&s.Group, s.Received)
+	s.InAPI = s.InAPI || before != nil && before.InAPI
+	if complete {
+		s.carry(before, carried)
+	}
+	t.partitions += len(s.Group.Partitions) - held
+	e.current = s
 	return nil
 }
 
@@ -173,28 +200,36 @@ func (t *Table) Expire(now time.Time) {
 	defer t.mu.Unlock()
 	t.heads.expire(now)
 	for k, e := range t.groups {
-		if e.current == nil || now.Sub(e.current.Received) < t.limits.ExpireAfter {
-			continue
+		if e.current != nil && now.Sub(e.current.Received) >= t.limits.ExpireAfter {
+			t.expired++
+			t.end(k, e, EndedByExpiry, now)
 		}
-		last := e.current
-		t.endByExpiry(last, now)
-		t.partitions -= len(last.Group.Partitions)
-		t.expired++
-		e.current, e.ended = nil, now
-		if e.sent == nil { // the pipelines never had it
-			delete(t.groups, k)
+	}
+	for k, e := range t.topics {
+		if e.current != nil && now.Sub(e.current.Received) >= t.limits.ExpireAfter {
+			t.endTopic(k, e, now)
 		}
 	}
 }
 
-// endByExpiry makes the event of an incident that was open when the group was last heard of.
-func (t *Table) endByExpiry(last *State, now time.Time) {
+// end forgets a group. Its series end with the next hand-over.
+func (t *Table) end(k key, e *entry[State], by EndedBy, now time.Time) {
+	t.endIncident(e.current, by, now)
+	t.partitions -= len(e.current.Group.Partitions)
+	e.current, e.ended = nil, now
+	if e.sent == nil { // the pipelines never had it
+		delete(t.groups, k)
+	}
+}
+
+// endIncident makes the event of an incident that was open when the group was last heard of.
+func (t *Table) endIncident(last *State, by EndedBy, now time.Time) {
 	open := last.Incidents
 	if open.ID == "" || open.late {
 		return
 	}
 	t.events.add(Event{
-		Kind: Ended, EndedBy: EndedByExpiry, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
+		Kind: Ended, EndedBy: by, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
 	}, &last.Group)
 }
 
@@ -262,5 +297,5 @@ func (t *Table) CommitEvents(end int64) {
 func (t *Table) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Stats{Groups: len(t.groups), Partitions: t.partitions, Series: t.series, Expired: t.expired, EventsDropped: t.events.dropped}
+	return Stats{Groups: len(t.groups), Topics: len(t.topics), Partitions: t.partitions, Series: t.series, Expired: t.expired, EventsDropped: t.events.dropped}
 }

@@ -43,6 +43,7 @@ type MetricsConfig struct {
 	BurrowPartitionOwner               MetricConfig `mapstructure:"burrow.partition.owner"`
 	BurrowPartitionStatus              MetricConfig `mapstructure:"burrow.partition.status"`
 	BurrowPartitionTimeLag             MetricConfig `mapstructure:"burrow.partition.time_lag"`
+	BurrowTopicOffset                  MetricConfig `mapstructure:"burrow.topic.offset"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -90,6 +91,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		BurrowPartitionTimeLag: MetricConfig{
+			Enabled: true,
+		},
+		BurrowTopicOffset: MetricConfig{
 			Enabled: true,
 		},
 	}

@@ -72,6 +72,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowPartitionTimeLag: MetricConfig{
 						Enabled: true,
 					},
+					BurrowTopicOffset: MetricConfig{
+						Enabled: true,
+					},
 				},
 			},
 		},
@@ -122,6 +125,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: false,
 					},
 					BurrowPartitionTimeLag: MetricConfig{
+						Enabled: false,
+					},
+					BurrowTopicOffset: MetricConfig{
 						Enabled: false,
 					},
 				},

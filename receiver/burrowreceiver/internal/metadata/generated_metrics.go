@@ -53,6 +53,7 @@ const (
 	AttributeOutcomeMethod
 	AttributeOutcomePath
 	AttributeOutcomeUnauthenticated
+	AttributeOutcomeFiltered
 )
 
 // String returns the string representation of the AttributeOutcome.
@@ -80,6 +81,8 @@ func (av AttributeOutcome) String() string {
 		return "path"
 	case AttributeOutcomeUnauthenticated:
 		return "unauthenticated"
+	case AttributeOutcomeFiltered:
+		return "filtered"
 	}
 	return ""
 }
@@ -97,6 +100,7 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"method":          AttributeOutcomeMethod,
 	"path":            AttributeOutcomePath,
 	"unauthenticated": AttributeOutcomeUnauthenticated,
+	"filtered":        AttributeOutcomeFiltered,
 }
 
 // AttributeStatus specifies the value status attribute.
@@ -183,6 +187,9 @@ var MetricsInfo = metricsInfo{
 	BurrowPartitionTimeLag: metricInfo{
 		Name: "burrow.partition.time_lag",
 	},
+	BurrowTopicOffset: metricInfo{
+		Name: "burrow.topic.offset",
+	},
 }
 
 type metricsInfo struct {
@@ -201,6 +208,7 @@ type metricsInfo struct {
 	BurrowPartitionOwner               metricInfo
 	BurrowPartitionStatus              metricInfo
 	BurrowPartitionTimeLag             metricInfo
+	BurrowTopicOffset                  metricInfo
 }
 
 type metricInfo struct {
@@ -1021,6 +1029,60 @@ func newMetricBurrowPartitionTimeLag(cfg MetricConfig) metricBurrowPartitionTime
 	return m
 }
 
+type metricBurrowTopicOffset struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.topic.offset metric with initial data.
+func (m *metricBurrowTopicOffset) init() {
+	m.data.SetName("burrow.topic.offset")
+	m.data.SetDescription("Head offset of the partition, which is the offset that its next message will get.")
+	m.data.SetUnit("{offset}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowTopicOffset) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, clusterAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("topic", topicAttributeValue)
+	dp.Attributes().PutInt("partition", partitionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowTopicOffset) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowTopicOffset) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowTopicOffset(cfg MetricConfig) metricBurrowTopicOffset {
+	m := metricBurrowTopicOffset{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -1044,6 +1106,7 @@ type MetricsBuilder struct {
 	metricBurrowPartitionOwner               metricBurrowPartitionOwner
 	metricBurrowPartitionStatus              metricBurrowPartitionStatus
 	metricBurrowPartitionTimeLag             metricBurrowPartitionTimeLag
+	metricBurrowTopicOffset                  metricBurrowTopicOffset
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -1084,6 +1147,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricBurrowPartitionOwner:               newMetricBurrowPartitionOwner(mbc.Metrics.BurrowPartitionOwner),
 		metricBurrowPartitionStatus:              newMetricBurrowPartitionStatus(mbc.Metrics.BurrowPartitionStatus),
 		metricBurrowPartitionTimeLag:             newMetricBurrowPartitionTimeLag(mbc.Metrics.BurrowPartitionTimeLag),
+		metricBurrowTopicOffset:                  newMetricBurrowTopicOffset(mbc.Metrics.BurrowTopicOffset),
 	}
 
 	for _, op := range options {
@@ -1164,6 +1228,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricBurrowPartitionOwner.emit(ils.Metrics())
 	mb.metricBurrowPartitionStatus.emit(ils.Metrics())
 	mb.metricBurrowPartitionTimeLag.emit(ils.Metrics())
+	mb.metricBurrowTopicOffset.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -1258,6 +1323,11 @@ func (mb *MetricsBuilder) RecordBurrowPartitionStatusDataPoint(ts pcommon.Timest
 // RecordBurrowPartitionTimeLagDataPoint adds a data point to burrow.partition.time_lag metric.
 func (mb *MetricsBuilder) RecordBurrowPartitionTimeLagDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
 	mb.metricBurrowPartitionTimeLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, topicAttributeValue, partitionAttributeValue)
+}
+
+// RecordBurrowTopicOffsetDataPoint adds a data point to burrow.topic.offset metric.
+func (mb *MetricsBuilder) RecordBurrowTopicOffsetDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	mb.metricBurrowTopicOffset.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, topicAttributeValue, partitionAttributeValue)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

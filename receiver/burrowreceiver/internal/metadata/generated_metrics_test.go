@@ -115,6 +115,10 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount++
 			mb.RecordBurrowPartitionTimeLagDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9)
 
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordBurrowTopicOffsetDataPoint(ts, 1, "cluster-val", "topic-val", 9)
+
 			res := pcommon.NewResource()
 			metrics := mb.Emit(WithResource(res))
 
@@ -460,6 +464,27 @@ func TestMetricsBuilder(t *testing.T) {
 					groupAttrVal, ok := dp.Attributes().Get("group")
 					assert.True(t, ok)
 					assert.Equal(t, "group-val", groupAttrVal.Str())
+					topicAttrVal, ok := dp.Attributes().Get("topic")
+					assert.True(t, ok)
+					assert.Equal(t, "topic-val", topicAttrVal.Str())
+					partitionAttrVal, ok := dp.Attributes().Get("partition")
+					assert.True(t, ok)
+					assert.EqualValues(t, 9, partitionAttrVal.Int())
+				case "burrow.topic.offset":
+					assert.False(t, validatedMetrics["burrow.topic.offset"], "Found a duplicate in the metrics slice: burrow.topic.offset")
+					validatedMetrics["burrow.topic.offset"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Head offset of the partition, which is the offset that its next message will get.", mi.Description())
+					assert.Equal(t, "{offset}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
 					topicAttrVal, ok := dp.Attributes().Get("topic")
 					assert.True(t, ok)
 					assert.Equal(t, "topic-val", topicAttrVal.Str())

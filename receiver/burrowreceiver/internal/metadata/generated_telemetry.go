@@ -28,6 +28,8 @@ type TelemetryBuilder struct {
 	meter                                   metric.Meter
 	mu                                      sync.Mutex
 	registrations                           []metric.Registration
+	ReceiverBurrowAPIFailures               metric.Int64Counter
+	ReceiverBurrowAPIPollDuration           metric.Float64Gauge
 	ReceiverBurrowGroups                    metric.Int64ObservableGauge
 	ReceiverBurrowGroupsExpired             metric.Int64ObservableCounter
 	ReceiverBurrowGroupsRefused             metric.Int64Counter
@@ -39,6 +41,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
 	ReceiverBurrowSeries                    metric.Int64ObservableGauge
 	ReceiverBurrowStorageFailures           metric.Int64Counter
+	ReceiverBurrowTopics                    metric.Int64ObservableGauge
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -142,6 +145,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowSeriesCallback(cb metric.
 	return nil
 }
 
+// RegisterReceiverBurrowTopicsCallback sets callback for observable ReceiverBurrowTopics metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowTopicsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowTopics, obs: o})
+		return nil
+	}, builder.ReceiverBurrowTopics)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 type observerInt64 struct {
 	embedded.Int64Observer
 	inst metric.Int64Observable
@@ -180,6 +198,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.ReceiverBurrowAPIFailures, err = builder.meter.Int64Counter(
+		"otelcol_receiver_burrow_api_failures",
+		metric.WithDescription("Number of requests to Burrow's API that failed. [Alpha]"),
+		metric.WithUnit("{request}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowAPIPollDuration, err = builder.meter.Float64Gauge(
+		"otelcol_receiver_burrow_api_poll_duration",
+		metric.WithDescription("How long the last poll of Burrow's API took. [Alpha]"),
+		metric.WithUnit("s"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowGroups, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_burrow_groups",
 		metric.WithDescription("Number of groups held. [Alpha]"),
@@ -244,6 +274,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_storage_failures",
 		metric.WithDescription("Number of times that the changed groups could not be written to the storage extension. [Alpha]"),
 		metric.WithUnit("{failure}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowTopics, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_topics",
+		metric.WithDescription("Number of topics held. [Alpha]"),
+		metric.WithUnit("{topic}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

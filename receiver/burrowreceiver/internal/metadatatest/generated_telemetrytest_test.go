@@ -44,11 +44,23 @@ func TestSetupTelemetry(t *testing.T) {
 		observer.Observe(1)
 		return nil
 	}))
+	require.NoError(t, tb.RegisterReceiverBurrowTopicsCallback(func(_ context.Context, observer metric.Int64Observer) error {
+		observer.Observe(1)
+		return nil
+	}))
+	tb.ReceiverBurrowAPIFailures.Add(context.Background(), 1)
+	tb.ReceiverBurrowAPIPollDuration.Record(context.Background(), 1)
 	tb.ReceiverBurrowGroupsRefused.Add(context.Background(), 1)
 	tb.ReceiverBurrowHandoverDuration.Record(context.Background(), 1)
 	tb.ReceiverBurrowHandoverFailures.Add(context.Background(), 1)
 	tb.ReceiverBurrowNotifications.Add(context.Background(), 1)
 	tb.ReceiverBurrowStorageFailures.Add(context.Background(), 1)
+	AssertEqualReceiverBurrowAPIFailures(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverBurrowAPIPollDuration(t, testTel,
+		[]metricdata.DataPoint[float64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverBurrowGroups(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
@@ -80,6 +92,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverBurrowStorageFailures(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverBurrowTopics(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 

@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// recordedAPI answers as the recorded Burrow did.
+func recordedAPI(t *testing.T) *httptest.Server {
+	t.Helper()
+	var index []struct {
+		File, Method, Path string
+		Status             int
+	}
+	dir := filepath.Join(root, "testdata", "api")
+	text, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &index))
+	type answer struct {
+		status int
+		body   []byte
+	}
+	answers := map[string]answer{}
+	for _, a := range index {
+		if a.Method != http.MethodGet {
+			continue
+		}
+		path, err := url.PathUnescape(a.Path)
+		require.NoError(t, err)
+		body, err := os.ReadFile(filepath.Join(dir, a.File))
+		require.NoError(t, err)
+		answers[path] = answer{a.Status, body}
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, found := answers[r.URL.Path]
+		if !found {
+			a = answer{http.StatusNotFound, []byte(`{"error":true,"message":"invalid request type","result":{}}`)}
+		}
+		w.WriteHeader(a.status)
+		_, _ = w.Write(a.body)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// With polling and Burrow's names the page shows what Burrow's own page did at that moment, series by series. More is
+// there only where Burrow leaves something out: status and offset of partitions whose window is not full.
+func TestPolledPageEqualsBurrows(t *testing.T) {
+	k := start(t, options{
+		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/names-burrow.yaml"},
+		Env:     map[string]string{"KARROT_INTERVAL": "10ms", "KARROT_BURROW_API": recordedAPI(t).URL, "KARROT_BURROW_API_INTERVAL": "1s"},
+	})
+	text, err := os.ReadFile(filepath.Join(root, "testdata", "api", "metrics.txt"))
+	require.NoError(t, err)
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	_, err = parser.TextToMetricFamilies(strings.NewReader(string(text)))
+	require.NoError(t, err)
+	burrows := seriesOn(t, string(text))
+	maps.DeleteFunc(burrows, func(id string, _ float64) bool {
+		// Burrow's API can't be asked for a group with a slash in its name.
+		return !strings.HasPrefix(id, "burrow_kafka_") || strings.Contains(id, `back\\slash/and:colon`)
+	})
+	require.Len(t, burrows, 463)
+	var page map[string]float64
+	waitFor(t, 10*time.Second, func() string {
+		page = k.series(t)
+		theirs := maps.Clone(page)
+		maps.DeleteFunc(theirs, func(id string, _ float64) bool { _, found := burrows[id]; return !found })
+		return difference(burrows, theirs)
+	})
+	for id := range page {
+		name, _, _ := strings.Cut(id, "{")
+		if _, found := burrows[id]; !found && strings.HasPrefix(name, "burrow_kafka_") {
+			assert.Contains(t, []string{"burrow_kafka_topic_partition_status", "burrow_kafka_consumer_current_offset"}, name, id)
+		}
+	}
+
+	// A notification is newer than the last poll, and the next poll newer than that.
+	k.accept(t, testdata(t, "notifications", "escalate-1-warn.json"))
+	lag := `burrow_group_total_lag{cluster="east",group="mailer"}`
+	waitFor(t, settled, func() string {
+		if k.series(t)[lag] != 2400 {
+			return "the notification is not there"
+		}
+		return ""
+	})
+	waitFor(t, 5*time.Second, func() string {
+		return difference(map[string]float64{lag: page[lag]}, map[string]float64{lag: k.series(t)[lag]})
+	})
+	k.stop(t)
+}
