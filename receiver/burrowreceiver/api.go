@@ -17,7 +17,7 @@ import (
 )
 
 // poller asks Burrow's API for everything, again and again, and brings the answers into the table. It owns
-// the clock of its half: an answer is of the moment it arrived.
+// the clock of its half.
 type poller struct {
 	cfg       *APIConfig
 	api       *burrow.API
@@ -223,7 +223,11 @@ func (r *round) group(ctx context.Context, cluster, name string) {
 		})
 		return
 	}
+	// Burrow made its evaluation before the answer came. As of the moment it was asked, it can't take the place of a
+	// notification that came meanwhile.
+	var asked time.Time
 	status, ok := ask(ctx, r, func() (*burrow.GroupStatus, error) {
+		asked = time.Now()
 		status, err := r.api.Lag(ctx, cluster, name)
 		if errors.Is(err, burrow.ErrGone) {
 			r.table.End(cluster, name, time.Now())
@@ -234,7 +238,7 @@ func (r *round) group(ctx context.Context, cluster, name string) {
 		return
 	}
 	r.notePartitions(status)
-	if err := r.table.UpdateFromAPI(status, time.Now()); err != nil {
+	if err := r.table.UpdateFromAPI(status, asked); err != nil {
 		r.fail(ctx, err)
 	}
 }
@@ -248,9 +252,6 @@ func (r *round) notePartitions(g *burrow.GroupStatus) {
 		r.partitions[name] = max(r.partitions[name], g.Partitions[i].Partition)
 	}
 }
-
-// errShifted means head offsets of which nobody can say whose they are.
-var errShifted = errors.New("head offsets that Burrow has not read yet are left out, which moves the others up")
 
 // shifted says whether an answer has fewer offsets than the topic has partitions: Burrow leaves out those that it has
 // never read.
@@ -266,7 +267,7 @@ func (r *round) topic(ctx context.Context, cluster, name string) {
 		return
 	}
 	if r.shifted(cluster, name, offsets) {
-		r.fail(ctx, fmt.Errorf("topic %q of cluster %q: %w", name, cluster, errShifted))
+		r.logger.Debug("Burrow has not read all heads of a topic yet. Its offsets can't be told apart.", zap.String("cluster", cluster), zap.String("topic", name))
 		return
 	}
 	topic := &groups.Topic{Cluster: cluster, Name: name, Offsets: offsets, Received: time.Now()}

@@ -380,3 +380,18 @@ func TestShiftedOffsets(t *testing.T) {
 	assert.Contains(t, held, `burrow.topic.offset cluster="west" topic="orders" partition="0"`)
 	assert.Contains(t, held, `burrow.partition.lag cluster="east" group="mailer" topic="orders" partition="3"`)
 }
+
+// An answer was evaluated before it arrived: a notification that comes between counts.
+func TestNotificationWhileBurrowIsAsked(t *testing.T) {
+	good := burrowtest.RecordedAPI(t, recordedAPI)
+	var p *polling
+	p = newPolling(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v3/kafka/east/consumer/mailer/lag" {
+			assert.Empty(t, send(p.webhook, "POST", []byte(recordedBody(t, "escalate-1-warn.json"))))
+		}
+		good.ServeHTTP(w, r)
+	}), nil)
+	held := p.poll(t)
+	assert.Equal(t, "2400", held[`burrow.group.total_lag cluster="east" group="mailer"`])
+	assert.Equal(t, "2", held[`burrow.group.status cluster="east" group="mailer"`])
+}
