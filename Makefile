@@ -105,9 +105,13 @@ bench: ## Measure decoding, table, mapping and memory
 bench-api: ## Measure a poll of a large Burrow beside the plainest client, in turns
 	go test ./receiver/burrowreceiver -run '^TestAPIReport$$' -count=1 -v -args -api-report | grep -v -E '^(===|---|PASS)'
 
+.PHONY: bench-cloudwatch
+bench-cloudwatch: build ## Measure what a CloudWatch that is away for a minute does to the webhook and to Prometheus
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) KARROT_E2E_OUTAGE=60s KARROT_E2E_INTERVAL=30 go test -count=1 -run '^TestCloudWatchAway$$' -v -timeout 30m .
+
 .PHONY: bench-http
-bench-http: build ## Measure CPU per notification beside plain servers, interleaved
-	cd e2e && go run ./benchhttp -bin ../$(BIN)
+bench-http: build ## Measure CPU per notification beside plain servers, interleaved (OTHER=name=url,pid+pid adds a running one)
+	cd e2e && go run ./benchhttp -bin ../$(BIN) $(if $(OTHER),-other '$(OTHER)')
 
 .PHONY: timelag-report
 timelag-report: ## Measure time lags against the truth and write docs/time-lag.md
