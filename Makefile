@@ -31,12 +31,14 @@ build: ## Build bin/karrot: stripped, with the version from git
 
 .PHONY: run
 run: build ## Build and start with config/karrot.yaml
-	@{ $(BIN) --config config/karrot.yaml 2>&1; echo $$? > build/exit; } | { trap '' INT TERM; awk ' \
-		{ print; fflush() } \
-		/Everything is ready/ { \
-			print "Burrow posts to  http://$(or $(KARROT_ENDPOINT),localhost:5000)/burrow"; \
-			print "Metrics are at   http://$(or $(KARROT_PROMETHEUS_ENDPOINT),localhost:8889)/metrics"; fflush() }'; }; \
-	exit $$(cat build/exit)
+	@{ $(BIN) --config config/karrot.yaml 2>&1; echo $$? > build/exit; } | { trap '' INT TERM; \
+	while IFS= read -r line; do \
+		printf '%s\n' "$$line"; \
+		case $$line in *"Everything is ready"*) \
+			echo "Burrow posts to  http://$(or $(KARROT_ENDPOINT),localhost:5000)/burrow"; \
+			echo "Metrics are at   http://$(or $(KARROT_PROMETHEUS_ENDPOINT),localhost:8889)/metrics";; \
+		esac; \
+	done; }; exit $$(cat build/exit)
 
 SPEED ?= 20
 .PHONY: demo
