@@ -76,7 +76,7 @@ func (a *answer) WriteHeader(code int)        { a.code = code }
 // changed, all ended.
 func BenchmarkMapping(b *testing.B) {
 	const n, partitions = 10_000, 4
-	var changes []groups.Change
+	var changes []groups.Change[groups.State]
 	for i := range n {
 		g := burrow.GroupStatus{Cluster: "c", Group: fmt.Sprintf("group-%05d", i), Status: burrow.StatusErr, TotalLag: 1, Complete: 1, PartitionCount: 10}
 		for p := range int32(partitions) {
@@ -88,16 +88,16 @@ func BenchmarkMapping(b *testing.B) {
 		state := &groups.State{TimeLags: []float64{1, 2, 3, 4}, MaxTimeLag: 4}
 		at := time.Unix(1_800_000_000, 0)
 		state.Group, state.Received = g, at
-		changes = append(changes, groups.Change{Current: state, At: at})
+		changes = append(changes, groups.Change[groups.State]{Current: state, At: at})
 	}
 	const points = n * (11 + 4*partitions)
-	for name, form := range map[string]func(*groups.Change){
-		"new":     func(c *groups.Change) { c.Sent = nil },
-		"changed": func(c *groups.Change) { c.Sent = c.Current },
-		"ended":   func(c *groups.Change) { c.Sent, c.Current = c.Current, nil },
+	for name, form := range map[string]func(*groups.Change[groups.State]){
+		"new":     func(c *groups.Change[groups.State]) { c.Sent = nil },
+		"changed": func(c *groups.Change[groups.State]) { c.Sent = c.Current },
+		"ended":   func(c *groups.Change[groups.State]) { c.Sent, c.Current = c.Current, nil },
 	} {
 		b.Run(name, func(b *testing.B) {
-			mine := append([]groups.Change(nil), changes...)
+			mine := append([]groups.Change[groups.State](nil), changes...)
 			for i := range mine {
 				form(&mine[i])
 			}

@@ -22,37 +22,32 @@ type metricsMapper struct {
 
 // build returns a point for every series that holds and, behind them, one flagged "no recorded value" for
 // every series that was sent and holds no longer. It sets Series of each change.
-func (m *metricsMapper) build(changes []groups.Change, topics []groups.TopicChange) pmetric.Metrics {
+func (m *metricsMapper) build(changes []groups.Change[groups.State], topics []groups.Change[groups.Topic]) pmetric.Metrics {
 	live, ended := m.newRecorder(), m.newRecorder()
-	for i := range changes {
-		c := &changes[i]
-		ts := pcommon.NewTimestampFromTime(c.At)
-		if c.Current != nil {
-			before := live.points
-			live.state(ts, c.Current, nil)
-			c.Series = live.points - before
-		}
-		if c.Sent != nil {
-			ended.state(ts, c.Sent, c.Current)
-		}
-	}
-	for i := range topics {
-		c := &topics[i]
-		ts := pcommon.NewTimestampFromTime(c.At)
-		if c.Current != nil {
-			before := live.points
-			live.topic(ts, c.Current, nil)
-			c.Series = live.points - before
-		}
-		if c.Sent != nil {
-			ended.topic(ts, c.Sent, c.Current)
-		}
-	}
+	recordChanges(&live, &ended, changes, (*recorder).state)
+	recordChanges(&live, &ended, topics, (*recorder).topic)
 	md := live.emit()
 	if ended.points > 0 {
 		appendEnded(md, ended.emit())
 	}
 	return md
+}
+
+// recordChanges records the series that hold and those that hold no longer. record takes the state, and another state
+// of the same thing, or nil, whose series it leaves out.
+func recordChanges[S groups.State | groups.Topic](live, ended *recorder, changes []groups.Change[S], record func(r *recorder, ts pcommon.Timestamp, s, except *S)) {
+	for i := range changes {
+		c := &changes[i]
+		ts := pcommon.NewTimestampFromTime(c.At)
+		if c.Current != nil {
+			before := live.points
+			record(live, ts, c.Current, nil)
+			c.Series = live.points - before
+		}
+		if c.Sent != nil {
+			record(ended, ts, c.Sent, c.Current)
+		}
+	}
 }
 
 // newRecorder makes a builder for one use: a builder that is used again allocates for the largest

@@ -94,16 +94,16 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 		}
 		for _, c := range changes {
 			if c.Current != nil { // with the time lags, which depend on all that came before
-				require.Equal(t, newest[c.GroupStatus().Group].Notification, c.Current.Notification)
-				newest[c.GroupStatus().Group] = c.Current
+				require.Equal(t, newest[c.Last().Group.Group].Notification, c.Current.Notification)
+				newest[c.Last().Group.Group] = c.Current
 			}
 		}
 		held.take(t, mapper.build(changes, nil))
 		table.Commit(changes)
 
-		var fresh []groups.Change
+		var fresh []groups.Change[groups.State]
 		for _, state := range newest {
-			fresh = append(fresh, groups.Change{Current: state, At: now})
+			fresh = append(fresh, groups.Change[groups.State]{Current: state, At: now})
 		}
 		want := backend{}
 		if len(fresh) > 0 {

@@ -1,7 +1,6 @@
 package groups
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -106,15 +105,6 @@ type Topic struct {
 	Received time.Time
 }
 
-// TopicChange is the difference between what the pipelines have of a topic and what they should have.
-type TopicChange struct {
-	// Sent is nil if the pipelines have nothing of the topic, Current if it has ended.
-	Sent, Current *Topic
-	At            time.Time
-	// Series is the number of series that Current was turned into. The caller of CommitTopics sets it.
-	Series int
-}
-
 // UpdateTopic makes offsets the current heads of a topic. Partitions whose groups are followed use them
 // for their time lag. The error is ErrTooManyPartitions: head offsets count like partitions of groups.
 func (t *Table) UpdateTopic(topic *Topic) error {
@@ -148,50 +138,5 @@ func (t *Table) endTopic(k headTopic, e *entry[Topic], now time.Time) {
 	e.current, e.ended = nil, now
 	if e.sent == nil {
 		delete(t.topics, k)
-	}
-}
-
-// CollectTopics returns every topic whose heads the pipelines do not have yet, ordered by cluster and name.
-func (t *Table) CollectTopics() []TopicChange {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var changes []TopicChange
-	for _, e := range t.topics {
-		if e.current == e.sent {
-			continue
-		}
-		c := TopicChange{Sent: e.sent, Current: e.current, At: e.ended}
-		if e.current != nil {
-			c.At = e.current.Received
-		}
-		changes = append(changes, c)
-	}
-	slices.SortFunc(changes, func(a, b TopicChange) int {
-		x, y := a.topic(), b.topic()
-		return cmp.Or(cmp.Compare(x.Cluster, y.Cluster), cmp.Compare(x.Name, y.Name))
-	})
-	return changes
-}
-
-func (c *TopicChange) topic() *Topic {
-	if c.Current != nil {
-		return c.Current
-	}
-	return c.Sent
-}
-
-// CommitTopics records that the pipelines have taken the changes.
-func (t *Table) CommitTopics(changes []TopicChange) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for i := range changes {
-		c := &changes[i]
-		k := headTopic{c.topic().Cluster, c.topic().Name}
-		e := t.topics[k]
-		t.series += c.Series - e.series
-		e.sent, e.series = c.Current, c.Series
-		if e.sent == nil && e.current == nil {
-			delete(t.topics, k)
-		}
 	}
 }

@@ -132,7 +132,7 @@ func TestGroupsThatAreGone(t *testing.T) {
 	var ended []string
 	for _, c := range table.Collect() {
 		if c.Current == nil {
-			ended = append(ended, c.GroupStatus().Group)
+			ended = append(ended, c.Last().Group.Group)
 		}
 	}
 	assert.Equal(t, []string{"goes"}, ended)
@@ -162,7 +162,7 @@ func TestTopics(t *testing.T) {
 				c.Series = len(c.Current.Offsets)
 				offsets = fmt.Sprint(c.Current.Offsets)
 			}
-			list = append(list, fmt.Sprintf("%s %s @%d", c.topic().Name, offsets, int(c.At.Sub(at(0)).Seconds())))
+			list = append(list, fmt.Sprintf("%s %s @%d", c.Last().Name, offsets, int(c.At.Sub(at(0)).Seconds())))
 		}
 		table.CommitTopics(changes)
 		return list

@@ -70,24 +70,24 @@ func (s *State) IncidentDuration() (duration time.Duration, known bool) {
 	return max(s.Received.Sub(s.Incidents.Start), 0), true
 }
 
-// Change is the difference between what the pipelines have of a group and what they should have.
-type Change struct {
-	// Sent is the state that was committed last; nil if the pipelines have nothing of the group.
-	Sent *State
-	// Current is the newest state; nil if the group has ended.
-	Current *State
-	// At is when the change happened: receipt of the current state, or the moment of expiry.
+// Change is the difference between what the pipelines have of a group or a topic and what they should have.
+type Change[S State | Topic] struct {
+	// Sent is the state that was committed last; nil if the pipelines have nothing of it.
+	Sent *S
+	// Current is the newest state; nil if the group or topic has ended.
+	Current *S
+	// At is when the change happened: the moment of the current state, or that of the end.
 	At time.Time
-	// Series is the number of series that Current was turned into. The caller of Commit sets it.
+	// Series is the number of series that Current was turned into. Who commits the change sets it.
 	Series int
 }
 
-// GroupStatus is the group's evaluation, the current one or the last there was.
-func (c *Change) GroupStatus() *burrow.GroupStatus {
+// Last is the current state, or the last there was.
+func (c *Change[S]) Last() *S {
 	if c.Current != nil {
-		return &c.Current.Group
+		return c.Current
 	}
-	return &c.Sent.Group
+	return c.Sent
 }
 
 // Stats says how much the table holds and has let go.
@@ -234,26 +234,36 @@ func (t *Table) endIncident(last *State, by EndedBy, now time.Time) {
 }
 
 // Collect returns every group whose current state the pipelines do not have yet, ordered by cluster and group.
-func (t *Table) Collect() []Change {
-	changes := t.collect()
-	slices.SortFunc(changes, func(a, b Change) int {
-		x, y := a.GroupStatus(), b.GroupStatus()
+func (t *Table) Collect() []Change[State] {
+	changes := changesOf(t, t.groups, func(s *State) time.Time { return s.Received })
+	slices.SortFunc(changes, func(a, b Change[State]) int {
+		x, y := &a.Last().Group, &b.Last().Group
 		return cmp.Or(cmp.Compare(x.Cluster, y.Cluster), cmp.Compare(x.Group, y.Group))
 	})
 	return changes
 }
 
-func (t *Table) collect() []Change {
+// CollectTopics returns every topic whose heads the pipelines do not have yet, ordered by cluster and name.
+func (t *Table) CollectTopics() []Change[Topic] {
+	changes := changesOf(t, t.topics, func(s *Topic) time.Time { return s.Received })
+	slices.SortFunc(changes, func(a, b Change[Topic]) int {
+		x, y := a.Last(), b.Last()
+		return cmp.Or(cmp.Compare(x.Cluster, y.Cluster), cmp.Compare(x.Name, y.Name))
+	})
+	return changes
+}
+
+func changesOf[K comparable, S State | Topic](t *Table, entries map[K]*entry[S], received func(*S) time.Time) []Change[S] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var changes []Change
-	for _, e := range t.groups {
+	var changes []Change[S]
+	for _, e := range entries {
 		if e.current == e.sent {
 			continue
 		}
-		c := Change{Sent: e.sent, Current: e.current, At: e.ended}
+		c := Change[S]{Sent: e.sent, Current: e.current, At: e.ended}
 		if e.current != nil {
-			c.At = e.current.Received
+			c.At = received(e.current)
 		}
 		changes = append(changes, c)
 	}
@@ -262,18 +272,26 @@ func (t *Table) collect() []Change {
 
 // Commit records that the pipelines have taken the changes. What arrived since they were collected
 // stays a change.
-func (t *Table) Commit(changes []Change) {
+func (t *Table) Commit(changes []Change[State]) {
+	commitTo(t, t.groups, changes, func(s *State) key { return key{s.Group.Cluster, s.Group.Group} })
+}
+
+// CommitTopics does the same for topics.
+func (t *Table) CommitTopics(changes []Change[Topic]) {
+	commitTo(t, t.topics, changes, func(s *Topic) headTopic { return headTopic{s.Cluster, s.Name} })
+}
+
+func commitTo[K comparable, S State | Topic](t *Table, entries map[K]*entry[S], changes []Change[S], keyOf func(*S) K) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range changes {
 		c := &changes[i]
-		g := c.GroupStatus()
-		k := key{g.Cluster, g.Group}
-		e := t.groups[k]
+		k := keyOf(c.Last())
+		e := entries[k]
 		t.series += c.Series - e.series
 		e.sent, e.series = c.Current, c.Series
 		if e.sent == nil && e.current == nil {
-			delete(t.groups, k)
+			delete(entries, k)
 		}
 	}
 }

@@ -31,13 +31,13 @@ func notification(group string, lag int64, partitions ...int32) *burrow.Notifica
 }
 
 // collect is what the pipelines' side does at a moment.
-func collect(table *Table, now time.Time) []Change {
+func collect(table *Table, now time.Time) []Change[State] {
 	table.Expire(now)
 	return table.Collect()
 }
 
 // short is a change in a form that can be read: group:sent lag>current lag@second.
-func short(changes []Change) []string {
+func short(changes []Change[State]) []string {
 	lag := func(s *State) string {
 		if s == nil {
 			return "-"
@@ -46,7 +46,7 @@ func short(changes []Change) []string {
 	}
 	var out []string
 	for _, c := range changes {
-		out = append(out, fmt.Sprintf("%s:%s>%s@%d", c.GroupStatus().Group, lag(c.Sent), lag(c.Current), int(c.At.Sub(start).Seconds())))
+		out = append(out, fmt.Sprintf("%s:%s>%s@%d", c.Last().Group.Group, lag(c.Sent), lag(c.Current), int(c.At.Sub(start).Seconds())))
 	}
 	return out
 }
@@ -168,7 +168,7 @@ func TestCommittedStateFollowsTheNewest(t *testing.T) {
 			continue // refused
 		}
 		for _, c := range changes {
-			group := c.GroupStatus().Group
+			group := c.Last().Group.Group
 			require.Equal(t, pipelines[group], told(c.Sent), "a change starts from what the pipelines have")
 			if c.Current == nil {
 				delete(pipelines, group)
