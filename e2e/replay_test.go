@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/local"
 )
 
 // fast is a hand-over so soon that a test does not wait for it.
@@ -24,24 +23,10 @@ var fast = map[string]string{"KARROT_INTERVAL": "10ms"}
 // of one second that people use.
 const settled = 2 * time.Second
 
-type recordedRequest struct {
-	Millis int64 `json:"t_ms"`
-	Body   string
-}
-
-func sequence(t testing.TB) []recordedRequest {
+func sequence(t testing.TB) []local.Request {
 	t.Helper()
-	unzipped, err := gzip.NewReader(bytes.NewReader(testdata(t, "sequence.jsonl.gz")))
+	requests, err := local.Sequence(root)
 	require.NoError(t, err)
-	var requests []recordedRequest
-	lines := bufio.NewScanner(unzipped)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var r recordedRequest
-		require.NoError(t, json.Unmarshal(lines.Bytes(), &r))
-		requests = append(requests, r)
-	}
-	require.NoError(t, lines.Err())
 	require.Len(t, requests, 1064)
 	return requests
 }

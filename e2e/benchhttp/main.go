@@ -33,6 +33,8 @@ import (
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/config/confighttp"
 	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/lowess/karrot/e2e/internal/local"
 )
 
 func main() {
@@ -221,7 +223,7 @@ func (c *campaign) start(ctx context.Context) ([]target, error) {
 	}
 	var targets []target
 	for _, kind := range []string{"bare", "confighttp"} {
-		address, err := freeAddress(ctx)
+		address, err := local.FreeAddress(ctx)
 		if err != nil {
 			return targets, err
 		}
@@ -231,17 +233,12 @@ func (c *campaign) start(ctx context.Context) ([]target, error) {
 		}
 		targets = append(targets, t)
 	}
-	var addresses [4]string
-	for i := range addresses {
-		if addresses[i], err = freeAddress(ctx); err != nil {
-			return targets, err
-		}
+	karrot, err := local.Command(ctx, c.bin, c.top)
+	if err != nil {
+		return targets, err
 	}
-	karrot := exec.CommandContext(ctx, c.bin, "--config", filepath.Join(c.top, "config", "karrot.yaml"))
-	_, telemetryPort, _ := net.SplitHostPort(addresses[3])
-	karrot.Env = append(os.Environ(), "KARROT_ENDPOINT="+addresses[0], "KARROT_PROMETHEUS_ENDPOINT="+addresses[1],
-		"KARROT_HEALTH_ENDPOINT="+addresses[2], "KARROT_TELEMETRY_PORT="+telemetryPort, "KARROT_LOG=error")
-	t, err := launch(ctx, "karrot", "http://"+addresses[0]+"/burrow", karrot)
+	karrot.Env = append(karrot.Env, "KARROT_LOG=error")
+	t, err := launch(ctx, "karrot", karrot.Webhook, karrot.Cmd)
 	if err != nil {
 		return targets, err
 	}
@@ -291,15 +288,6 @@ func parseOther(text string) (target, error) {
 		t.pids = append(t.pids, n)
 	}
 	return t, nil
-}
-
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 // round sends without a pause for the length of a round.

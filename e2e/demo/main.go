@@ -3,21 +3,15 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,6 +21,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/lowess/karrot/e2e/internal/local"
 )
 
 func main() {
@@ -46,11 +42,11 @@ func demo(ctx context.Context, bin, top string, speed float64) error {
 	if speed <= 0 {
 		return fmt.Errorf("-speed must be above 0, got %v", speed)
 	}
-	requests, err := sequence(filepath.Join(top, "testdata", "sequence.jsonl.gz"))
+	requests, err := local.Sequence(top)
 	if err != nil {
 		return err
 	}
-	k, err := startKarrot(ctx, bin, filepath.Join(top, "config", "karrot.yaml"))
+	k, err := startKarrot(ctx, bin, top)
 	if err != nil {
 		return err
 	}
@@ -65,71 +61,28 @@ func demo(ctx context.Context, bin, top string, speed float64) error {
 	return nil
 }
 
-type request struct {
-	Millis int64 `json:"t_ms"`
-	Body   string
-}
-
-func sequence(path string) ([]request, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	unzipped, err := gzip.NewReader(file)
-	if err != nil {
-		return nil, err
-	}
-	var requests []request
-	lines := bufio.NewScanner(unzipped)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var r request
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, err
-		}
-		requests = append(requests, r)
-	}
-	return requests, lines.Err()
-}
-
 type karrot struct {
-	webhook, metrics, health string
-	cmd                      *exec.Cmd
-	output                   bytes.Buffer
-	exited                   chan error
+	*local.Karrot
+	output bytes.Buffer
+	exited chan error
 }
 
-func startKarrot(ctx context.Context, bin, config string) (*karrot, error) {
-	var addresses []string
-	for range 4 {
-		address, err := freeAddress(ctx)
-		if err != nil {
-			return nil, err
-		}
-		addresses = append(addresses, address)
+func startKarrot(ctx context.Context, bin, top string) (*karrot, error) {
+	// Stopped by its own signal, not by the context's.
+	prepared, err := local.Command(context.WithoutCancel(ctx), bin, top)
+	if err != nil {
+		return nil, err
 	}
-	_, telemetryPort, _ := net.SplitHostPort(addresses[3])
-	k := &karrot{
-		webhook: "http://" + addresses[0] + "/burrow",
-		metrics: "http://" + addresses[1] + "/metrics",
-		health:  "http://" + addresses[2] + "/heartbeat",
-		// Stopped by its own signal, not by the context's.
-		cmd:    exec.CommandContext(context.WithoutCancel(ctx), bin, "--config", config),
-		exited: make(chan error, 1),
-	}
-	k.cmd.Env = append(os.Environ(),
-		"KARROT_ENDPOINT="+addresses[0], "KARROT_PROMETHEUS_ENDPOINT="+addresses[1],
-		"KARROT_HEALTH_ENDPOINT="+addresses[2], "KARROT_TELEMETRY_PORT="+telemetryPort)
-	k.cmd.Stdout, k.cmd.Stderr = &k.output, &k.output
+	k := &karrot{Karrot: prepared, exited: make(chan error, 1)}
+	k.Stdout, k.Stderr = &k.output, &k.output
 	// An interrupt from the terminal reaches only the demo, which then stops the binary.
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := k.cmd.Start(); err != nil {
+	k.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := k.Start(); err != nil {
 		return nil, fmt.Errorf("%w (make build makes the binary)", err)
 	}
-	go func() { k.exited <- k.cmd.Wait() }()
+	go func() { k.exited <- k.Wait() }()
 	for range 200 {
-		if _, err := get(ctx, k.health); err == nil {
+		if _, err := get(ctx, k.Health); err == nil {
 			return k, nil
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -137,31 +90,22 @@ func startKarrot(ctx context.Context, bin, config string) (*karrot, error) {
 	return nil, errors.Join(errors.New("karrot does not get healthy"), k.stop(), errors.New(k.output.String()))
 }
 
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
-
 func (k *karrot) stop() error {
-	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := k.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	select {
 	case err := <-k.exited:
 		return err
 	case <-time.After(30 * time.Second):
-		return errors.Join(errors.New("karrot does not stop"), k.cmd.Process.Kill())
+		return errors.Join(errors.New("karrot does not stop"), k.Process.Kill())
 	}
 }
 
-func (k *karrot) show(ctx context.Context, requests []request, speed float64) error {
+func (k *karrot) show(ctx context.Context, requests []local.Request, speed float64) error {
 	length := time.Duration(requests[len(requests)-1].Millis) * time.Millisecond
 	fmt.Printf("Replaying %d notifications, %s of a real Burrow, %v times as fast.\nMeanwhile: %s\n",
-		len(requests), length.Round(time.Second), speed, k.metrics)
+		len(requests), length.Round(time.Second), speed, k.Metrics)
 	begin := time.Now()
 	step := 0
 	for i, r := range requests {
@@ -171,7 +115,7 @@ func (k *karrot) show(ctx context.Context, requests []request, speed float64) er
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := post(ctx, k.webhook, r.Body); err != nil {
+		if err := post(ctx, k.Webhook, r.Body); err != nil {
 			return fmt.Errorf("notification %d: %w", i+1, err)
 		}
 		if done := 10 * (i + 1) / len(requests); done > step {
@@ -180,7 +124,7 @@ func (k *karrot) show(ctx context.Context, requests []request, speed float64) er
 		}
 	}
 	time.Sleep(2 * time.Second) // two hand-overs
-	text, err := get(ctx, k.metrics)
+	text, err := get(ctx, k.Metrics)
 	if err != nil {
 		return err
 	}
