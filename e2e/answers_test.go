@@ -66,7 +66,7 @@ func TestBadInput(t *testing.T) {
 			counted[tc.outcome]++
 			own := scrape(t, k.telemetry)
 			for outcome, n := range counted {
-				assert.InDelta(t, n, own[`otelcol_receiver_burrow_notifications_total{outcome="`+outcome+`"}`], 0, outcome)
+				assert.InDelta(t, n, own[`otelcol_receiver_burrow_notifications_total{outcome="`+outcome+`",receiver="burrow"}`], 0, outcome)
 			}
 			time.Sleep(50 * time.Millisecond) // some hand-overs
 			page := k.series(t)
@@ -107,7 +107,7 @@ func TestSecure(t *testing.T) {
 	assert.Equal(t, http.StatusUnauthorized, post("burrow", "wrong"))
 	assert.Equal(t, http.StatusOK, post("burrow", "right horse"))
 	own := scrape(t, k.telemetry)
-	assert.InDelta(t, 2, own[`otelcol_receiver_burrow_notifications_total{outcome="unauthenticated"}`], 0)
+	assert.InDelta(t, 2, own[`otelcol_receiver_burrow_notifications_total{outcome="unauthenticated",receiver="burrow"}`], 0)
 
 	plain, _ := get(t, k.webhook)
 	assert.Equal(t, http.StatusBadRequest, plain, "no plain HTTP beside it")

@@ -99,7 +99,7 @@ func (e *evaluation) documents() map[string]map[string]string {
 		"burrow.group.complete":  fmt.Sprint(e.Complete, " None"),
 		"burrow.group.incidents": anyValue + " Count",
 	}
-	if e.incident != "" && e.Status != "OK" {
+	if e.Status != "OK" {
 		values["burrow.group.incident.duration"] = anyValue + " Seconds"
 	}
 	for _, status := range []string{"OK", "WARN", "STOP", "STALL", "REWIND"} {

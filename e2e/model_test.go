@@ -24,7 +24,6 @@ type notification struct {
 	// Of the envelope, and what the tests know of the group's incidents.
 	ID        string `json:"-"`
 	incidents float64
-	known     string // IDs
 	open      bool
 }
 
@@ -113,13 +112,11 @@ type newest map[string]notification
 func (m newest) take(n notification) {
 	key := n.Cluster + "\x00" + n.Group
 	before := m[key]
-	n.incidents = before.incidents
-	if n.ID != "" && !strings.Contains(before.known, n.ID) {
+	// An incident is the time in which the verdict is not OK.
+	n.incidents, n.open = before.incidents, n.Status != "OK"
+	if n.open && !before.open {
 		n.incidents++
 	}
-	n.known = before.known + " " + n.ID
-	// A bare Result has no ID, and does not end an incident by that.
-	n.open = n.Status != "OK" && (n.ID != "" || before.open)
 	m[key] = n
 }
 

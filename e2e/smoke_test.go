@@ -31,8 +31,8 @@ func TestNotificationIsOnThePage(t *testing.T) {
 		`burrow_partition_status{cluster="east",group="fraud-check",partition="1",topic="orders"}`:           2,
 	})
 	own := scrape(t, k.telemetry)
-	assert.InDelta(t, 1, own[`otelcol_receiver_burrow_notifications_total{outcome="accepted"}`], 0)
-	assert.InDelta(t, len(k.series(t)), own[`otelcol_receiver_burrow_series{}`], 0)
+	assert.InDelta(t, 1, own[`otelcol_receiver_burrow_notifications_total{outcome="accepted",receiver="burrow"}`], 0)
+	assert.InDelta(t, len(k.series(t)), own[`otelcol_receiver_burrow_series{receiver="burrow"}`], 0)
 	k.stop(t)
 	require.Contains(t, k.log(), "The webhook listens for Burrow's notifications")
 }

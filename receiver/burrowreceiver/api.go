@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http/httptrace"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
@@ -19,17 +24,23 @@ import (
 // poller asks Burrow's API for everything, again and again, and brings the answers into the table. It owns
 // the clock of its half.
 type poller struct {
-	cfg       *APIConfig
-	api       *burrow.API
-	filters   filters
-	table     *groups.Table
-	telemetry *metadata.TelemetryBuilder
-	logger    *zap.Logger
+	cfg         *APIConfig
+	api         *burrow.API
+	filters     filters
+	table       *groups.Table
+	telemetry   *metadata.TelemetryBuilder
+	own         metric.MeasurementOption
+	logger      *zap.Logger
+	connections connections
 
 	failing, late bool
 	slashes       sync.Once
-	clusters      map[string]bool // that the last answer listed
+	full          logLimiter
+	clusters      map[string]clusterListing // that were listed
 }
+
+// clusterListing is when the list of clusters lacked one first; zero if the last list had it.
+type clusterListing struct{ absent time.Time }
 
 func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*poller, error) {
 	cfg := r.cfg.API.Get()
@@ -47,12 +58,14 @@ func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*po
 		return nil, fmt.Errorf("api.%w", err)
 	}
 	return &poller{
-		cfg: cfg, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, logger: r.set.Logger,
+		cfg: cfg, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
+		clusters: map[string]clusterListing{},
 	}, nil
 }
 
 // run polls every interval until ctx ends. A poll that takes longer is followed by the next one at once.
 func (p *poller) run(ctx context.Context) {
+	ctx = p.connections.trace(ctx)
 	ticker := time.NewTimer(p.cfg.InitialDelay)
 	defer ticker.Stop()
 	for {
@@ -67,7 +80,7 @@ func (p *poller) run(ctx context.Context) {
 			return
 		}
 		length := time.Since(begin)
-		p.telemetry.ReceiverBurrowAPIPollDuration.Record(ctx, length.Seconds())
+		p.telemetry.ReceiverBurrowAPIPollDuration.Record(ctx, length.Seconds(), p.own)
 		p.observeLength(length)
 		ticker.Reset(max(p.cfg.CollectionInterval-length, 0))
 	}
@@ -89,23 +102,20 @@ func (p *poller) observeLength(length time.Duration) {
 // round is one poll.
 type round struct {
 	*poller
+	begin    time.Time
 	requests chan struct{} // one for each request under way
 	running  sync.WaitGroup
 
-	mu         sync.Mutex
-	failures   int
-	first      error
-	partitions map[topicName]int32 // the highest partition of a topic that a group reads
+	mu       sync.Mutex
+	failures int
+	first    error
 }
-
-type topicName struct{ cluster, topic string }
 
 // poll asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
 func (p *poller) poll(ctx context.Context) {
-	r := &round{poller: p, requests: make(chan struct{}, p.cfg.MaxConcurrentRequests), partitions: map[topicName]int32{}}
-	asked := time.Now()
+	r := &round{poller: p, begin: time.Now(), requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
-		p.endMissingClusters(clusters, asked)
+		p.endAbsentClusters(clusters, r.begin)
 		for _, cluster := range clusters {
 			if p.filters.clusters.takes(cluster) {
 				r.running.Go(func() { r.cluster(ctx, cluster) })
@@ -118,18 +128,28 @@ func (p *poller) poll(ctx context.Context) {
 	}
 }
 
-// endMissingClusters forgets what the API told of clusters that it does not list any more.
-func (p *poller) endMissingClusters(clusters []string, asked time.Time) {
-	listed := map[string]bool{}
-	for _, cluster := range clusters {
-		listed[cluster] = true
+// endAbsentClusters ends what the API told of clusters that it does not list any more, by the rules of groups.List: two lists in a
+// row must lack a cluster, and one that lacks most of them says nothing.
+func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
+	now := map[string]bool{}
+	for _, cluster := range listed {
+		now[cluster] = true
+		p.clusters[cluster] = clusterListing{}
 	}
-	for cluster := range p.clusters {
-		if !listed[cluster] {
-			p.table.EndMissing(cluster, nil, nil, asked, time.Now())
+	lacking := len(p.clusters) - len(now)
+	evidence := len(now) > 0 && 2*lacking <= len(p.clusters)
+	for cluster, listing := range p.clusters {
+		switch {
+		case now[cluster]:
+		case !evidence:
+			p.clusters[cluster] = clusterListing{}
+		case listing.absent.IsZero():
+			p.clusters[cluster] = clusterListing{absent: asked}
+		case asked.Sub(listing.absent) >= p.cfg.CollectionInterval:
+			p.table.EndCluster(cluster, asked, time.Now())
+			delete(p.clusters, cluster)
 		}
 	}
-	p.clusters = listed
 }
 
 // observe logs when requests begin and when they cease to fail.
@@ -163,7 +183,7 @@ func ask[T any](ctx context.Context, r *round, request func() (T, error)) (answe
 }
 
 func (r *round) fail(ctx context.Context, err error) {
-	r.telemetry.ReceiverBurrowAPIFailures.Add(ctx, 1)
+	r.telemetry.ReceiverBurrowAPIFailures.Add(ctx, 1, r.own)
 	r.logger.Debug("A request to Burrow's API failed", zap.Error(err))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,21 +193,31 @@ func (r *round) fail(ctx context.Context, err error) {
 	}
 }
 
-// cluster asks for the groups and topics of a cluster.
+// cluster asks for the groups of a cluster, and then for its topics: what groups read of them is needed to understand the answers.
+// One failed list costs only what it is about.
 func (r *round) cluster(ctx context.Context, cluster string) {
-	asked := time.Now()
-	groupNames, ok := ask(ctx, r, func() ([]string, error) { return r.api.Groups(ctx, cluster) })
-	if !ok {
-		return
+	if names, ok := ask(ctx, r, func() ([]string, error) { return r.api.Groups(ctx, cluster) }); ok {
+		var gone sync.Map // listed, and unknown when it was asked for
+		each(ctx, r, names, &r.filters.groups, func(name string) {
+			if r.group(ctx, cluster, name) {
+				gone.Store(name, true)
+			}
+		})
+		names = slices.DeleteFunc(names, func(name string) bool { _, found := gone.Load(name); return found })
+		if ctx.Err() == nil {
+			r.table.ListGroups(r.list(cluster, names), time.Now())
+		}
 	}
-	topicNames, ok := ask(ctx, r, func() ([]string, error) { return r.api.Topics(ctx, cluster) })
-	if !ok {
-		return
+	if names, ok := ask(ctx, r, func() ([]string, error) { return r.api.Topics(ctx, cluster) }); ok {
+		each(ctx, r, names, &r.filters.topics, func(name string) { r.topic(ctx, cluster, name) })
+		if ctx.Err() == nil {
+			r.table.ListTopics(r.list(cluster, names), time.Now())
+		}
 	}
-	r.table.EndMissing(cluster, groupNames, topicNames, asked, time.Now())
-	// Topics come last: what groups read of them is needed to understand the answers.
-	each(ctx, r, groupNames, &r.filters.groups, func(name string) { r.group(ctx, cluster, name) })
-	each(ctx, r, topicNames, &r.filters.topics, func(name string) { r.topic(ctx, cluster, name) })
+}
+
+func (r *round) list(cluster string, names []string) groups.List {
+	return groups.List{Cluster: cluster, Names: names, Asked: r.begin, Interval: r.cfg.CollectionInterval}
 }
 
 // each asks for what the filter takes, with as many goroutines as there may be requests, and waits for all.
@@ -215,13 +245,14 @@ func each(ctx context.Context, r *round, names []string, f *filter, do func(name
 	}
 }
 
-func (r *round) group(ctx context.Context, cluster, name string) {
+// group asks for a group, and says whether Burrow does not know it.
+func (r *round) group(ctx context.Context, cluster, name string) (gone bool) {
 	if strings.Contains(name, "/") {
 		r.slashes.Do(func() {
 			r.logger.Warn("Burrow's API can't be asked for a group with a slash in its name. Such groups are known from notifications only.",
 				zap.String("cluster", cluster), zap.String("group", name))
 		})
-		return
+		return false
 	}
 	// Burrow made its evaluation before the answer came. As of the moment it was asked, it can't take the place of a
 	// notification that came meanwhile.
@@ -229,49 +260,70 @@ func (r *round) group(ctx context.Context, cluster, name string) {
 	status, ok := ask(ctx, r, func() (*burrow.GroupStatus, error) {
 		asked = time.Now()
 		status, err := r.api.Lag(ctx, cluster, name)
-		if errors.Is(err, burrow.ErrGone) {
-			r.table.End(cluster, name, time.Now())
-		}
+		gone = errors.Is(err, burrow.ErrGone)
 		return status, err
+	})
+	if ok {
+		r.refused(ctx, r.table.UpdateFromAPI(status, asked))
+	}
+	return gone
+}
+
+func (r *round) topic(ctx context.Context, cluster, name string) {
+	var asked time.Time
+	offsets, ok := ask(ctx, r, func() ([]int64, error) {
+		asked = time.Now()
+		return r.api.Offsets(ctx, cluster, name)
 	})
 	if !ok {
 		return
 	}
-	r.notePartitions(status)
-	if err := r.table.UpdateFromAPI(status, asked); err != nil {
-		r.fail(ctx, err)
-	}
-}
-
-// notePartitions remembers how many partitions a topic has at least.
-func (r *round) notePartitions(g *burrow.GroupStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := range g.Partitions {
-		name := topicName{g.Cluster, g.Partitions[i].Topic}
-		r.partitions[name] = max(r.partitions[name], g.Partitions[i].Partition)
-	}
-}
-
-// shifted says whether an answer has fewer offsets than the topic has partitions: Burrow leaves out those that it has
-// never read.
-func (r *round) shifted(cluster, topic string, offsets []int64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(offsets) <= int(r.partitions[topicName{cluster, topic}])
-}
-
-func (r *round) topic(ctx context.Context, cluster, name string) {
-	offsets, ok := ask(ctx, r, func() ([]int64, error) { return r.api.Offsets(ctx, cluster, name) })
-	if !ok {
+	err := r.table.UpdateTopic(&groups.Topic{Cluster: cluster, Name: name, Offsets: offsets, Received: asked})
+	if errors.Is(err, groups.ErrUnmatched) {
+		r.logger.Debug("Head offsets are left out", zap.String("cluster", cluster), zap.String("topic", name), zap.Error(err))
 		return
 	}
-	if r.shifted(cluster, name, offsets) {
-		r.logger.Debug("Burrow has not read all heads of a topic yet. Its offsets can't be told apart.", zap.String("cluster", cluster), zap.String("topic", name))
+	r.refused(ctx, err)
+}
+
+// refused counts an answer that the table has no place for, and logs one now and then.
+func (r *round) refused(ctx context.Context, err error) {
+	if err == nil {
 		return
 	}
-	topic := &groups.Topic{Cluster: cluster, Name: name, Offsets: offsets, Received: time.Now()}
-	if err := r.table.UpdateTopic(topic); err != nil {
-		r.fail(ctx, err)
+	limit := reachedLimit(err)
+	r.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, r.own, metric.WithAttributes(attribute.String("limit", limit.String())))
+	if leftOut, ok := r.full.allow(metadata.AttributeOutcomeTableFull, tableFullLogInterval, time.Now()); ok {
+		r.logger.Warn("An answer of Burrow's API has no place in the table", zap.Stringer("limit", limit), zap.Error(err), zap.Int("more_since_last_line", leftOut))
 	}
+}
+
+// connections are those of the client that were not closed when they were last looked through. The client itself can't be told to
+// close those that are idle: what measures it stands between.
+type connections struct {
+	mu   sync.Mutex
+	open []net.Conn
+}
+
+// trace makes requests with the context tell of the connections that they open.
+func (c *connections) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if info.Reused {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.open = slices.DeleteFunc(c.open, func(conn net.Conn) bool { return conn.SetReadDeadline(time.Time{}) != nil })
+		c.open = append(c.open, info.Conn)
+	}})
+}
+
+// close closes what the client has left open. No request is under way.
+func (p *poller) close() {
+	p.connections.mu.Lock()
+	defer p.connections.mu.Unlock()
+	for _, conn := range p.connections.open {
+		_ = conn.Close() // it may be closed already
+	}
+	p.connections.open = nil
 }

@@ -59,6 +59,7 @@ func newPolling(t testing.TB, api http.Handler, change func(*Config)) *polling {
 		change(cfg)
 	}
 	require.NoError(t, cfg.Validate())
+	cfg.API.Get().CollectionInterval = time.Nanosecond // the tests poll one after the other
 	p := &polling{sink: new(consumertest.MetricsSink), logs: logs, held: backend{}}
 	var err error
 	p.burrowReceiver, err = newMetricsReceiver(set, cfg, p.sink)
@@ -79,7 +80,7 @@ func (p *polling) poll(t *testing.T) backend {
 func (p *polling) handOver(t *testing.T) backend {
 	t.Helper()
 	p.sink.Reset()
-	require.True(t, p.emitters[0].handOver(context.Background(), time.Now()))
+	require.True(t, p.emitters[0].emit(context.Background(), time.Now(), false))
 	for _, md := range p.sink.AllMetrics() {
 		p.held.take(t, md)
 	}
@@ -159,7 +160,7 @@ func TestPollEqualsBurrowsOwnMetrics(t *testing.T) {
 	}
 }
 
-// What the API no longer lists ends at once; the rest goes on.
+// What two lists of the API lack ends; the rest goes on.
 func TestDeletedGroupAndTopicEnd(t *testing.T) {
 	server := &swap{}
 	server.use(burrowtest.RecordedAPI(t, recordedAPI))
@@ -177,6 +178,8 @@ func TestDeletedGroupAndTopicEnd(t *testing.T) {
 	require.Equal(t, 3, has(`burrow.topic.offset cluster="east" topic="temp.export"`))
 
 	server.use(burrowtest.RecordedAPI(t, recordedAPI, filepath.Join(recordedAPI, "after-deletes")))
+	p.poll(t)
+	assert.Positive(t, has(`group="reports-batch"`), "one list is no evidence")
 	p.poll(t)
 	assert.Zero(t, has(`group="reports-batch"`))
 	assert.Zero(t, has(`topic="temp.export"`), "the topic's heads, and the partitions of the group that read it")
@@ -322,6 +325,7 @@ func TestPollIsBoundedAndSaysWhenItIsLate(t *testing.T) {
 	assert.Equal(t, 200, p.table.Stats().Groups)
 	assert.EqualValues(t, 1+2+200+20, load.Requests())
 
+	p.cfg.API.Get().CollectionInterval = 30 * time.Second
 	p.poller.observeLength(31 * time.Second)
 	p.poller.observeLength(32 * time.Second)
 	p.poller.observeLength(29 * time.Second)

@@ -50,7 +50,7 @@ func BenchmarkNotification(b *testing.B) {
 					b.Fatal(recorder.code)
 				}
 			}
-			r.emitters[0].handOver(context.Background(), time.Now())
+			r.emitters[0].emit(context.Background(), time.Now(), false)
 			n, err := burrow.Decode(body)
 			require.NoError(b, err)
 			// The time lags are there if the machine's clock is past the commits.
@@ -76,38 +76,54 @@ func (a *answer) WriteHeader(code int)        { a.code = code }
 // changed, all ended.
 func BenchmarkMapping(b *testing.B) {
 	const n, partitions = 10_000, 4
-	var changes []groups.Change[groups.State]
+	var changes []groups.Change
 	for i := range n {
 		g := burrow.GroupStatus{Cluster: "c", Group: fmt.Sprintf("group-%05d", i), Status: burrow.StatusErr, TotalLag: 1, Complete: 1, PartitionCount: 10}
 		for p := range int32(partitions) {
 			g.Partitions = append(g.Partitions, burrow.PartitionStatus{
-				Topic: "topic", Partition: p, Status: burrow.StatusStop, CurrentLag: 5, End: burrow.Commit{Offset: 7},
+				Topic: "topic", Partition: p, Status: burrow.StatusStop, CurrentLag: 5, End: burrow.Commit{Offset: 7}, Complete: burrow.Unknown,
 			})
 		}
 		g.MaxLag = &g.Partitions[0]
 		state := &groups.State{TimeLags: []float64{1, 2, 3, 4}, MaxTimeLag: 4}
 		at := time.Unix(1_800_000_000, 0)
 		state.Group, state.Received = g, at
-		changes = append(changes, groups.Change[groups.State]{Current: state, At: at})
+		changes = append(changes, groups.Change{Cluster: g.Cluster, Name: g.Group, Group: state, At: at})
 	}
 	const points = n * (11 + 4*partitions)
-	for name, form := range map[string]func(*groups.Change[groups.State]){
-		"new":     func(c *groups.Change[groups.State]) { c.Sent = nil },
-		"changed": func(c *groups.Change[groups.State]) { c.Sent = c.Current },
-		"ended":   func(c *groups.Change[groups.State]) { c.Sent, c.Current = c.Current, nil },
-	} {
+	ended := func(c *groups.Change) {
+		c.Ended.Group = c.Group.Series()
+		for i, p := range c.Group.Group.Partitions {
+			c.Ended.Partitions = append(c.Ended.Partitions, groups.PartitionKinds{Topic: p.Topic, Partition: p.Partition, Kinds: c.Group.PartitionSeries(i)})
+		}
+		c.Group = nil
+	}
+	for name, form := range map[string]func(*groups.Change){"live": func(*groups.Change) {}, "ended": ended} {
 		b.Run(name, func(b *testing.B) {
-			mine := append([]groups.Change[groups.State](nil), changes...)
+			mine := append([]groups.Change(nil), changes...)
 			for i := range mine {
 				form(&mine[i])
 			}
 			mapper := &metricsMapper{cfg: metadata.DefaultMetricsBuilderConfig(), set: receivertest.NewNopSettings(metadata.Type)}
 			b.ReportAllocs()
-			var md pmetric.Metrics
+			got := 0
 			for b.Loop() {
-				md = mapper.build(mine, nil)
+				got = 0
+				next := mine
+				begin := func(groups.Ref) groups.Change {
+					c := next[0]
+					next = next[1:]
+					return c
+				}
+				for refs := make([]groups.Ref, n); len(refs) > 0; {
+					var payloads []pmetric.Metrics
+					_, payloads, refs = mapper.build(begin, refs)
+					for _, md := range payloads {
+						got += md.DataPointCount()
+					}
+				}
 			}
-			require.Equal(b, points, md.DataPointCount())
+			require.Equal(b, points, got)
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/group")
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/points, "ns/point")
 		})

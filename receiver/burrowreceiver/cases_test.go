@@ -77,7 +77,7 @@ func runCase(t *testing.T, folder string) {
 		sink.Reset()
 		logs.Reset()
 		for _, e := range r.emitters {
-			require.True(t, e.handOver(context.Background(), time.Now()))
+			require.True(t, e.emit(context.Background(), time.Now(), false))
 		}
 
 		name := filepath.Join(folder, fmt.Sprintf("%02d", i+1))
@@ -210,6 +210,19 @@ func (s backend) take(t *testing.T, md pmetric.Metrics) {
 			require.False(t, live[id], "%s stands twice in a payload", id)
 			live[id] = true
 			s[id] = pointValue(point)
+		}
+	}
+}
+
+// show applies a payload as the Prometheus exporter does, whatever its shape.
+func (s backend) show(md pmetric.Metrics) {
+	for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+		for _, point := range numbers(metric).All() {
+			if id := seriesID(metric.Name(), point); point.Flags().NoRecordedValue() {
+				delete(s, id)
+			} else {
+				s[id] = pointValue(point)
+			}
 		}
 	}
 }

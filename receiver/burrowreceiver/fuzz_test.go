@@ -56,7 +56,7 @@ func FuzzWebhook(f *testing.F) {
 			require.True(t, slices.Contains(known, recorder.Code), "%d", recorder.Code)
 
 			sink.Reset()
-			require.True(t, r.emitters[0].handOver(context.Background(), time.Now()))
+			require.True(t, r.emitters[0].emit(context.Background(), time.Now(), false))
 			if recorder.Code != http.StatusOK {
 				require.Empty(t, sink.AllMetrics())
 				continue

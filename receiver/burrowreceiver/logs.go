@@ -46,7 +46,9 @@ func fillRecord(record plog.LogRecord, e *groups.Event) {
 	attributes := record.Attributes()
 	attributes.PutStr("cluster", e.Cluster)
 	attributes.PutStr("group", e.Group)
-	attributes.PutStr("burrow.incident.id", e.ID)
+	if e.ID != "" {
+		attributes.PutStr("burrow.incident.id", e.ID)
+	}
 	if !e.Start.IsZero() {
 		attributes.PutStr("burrow.incident.start", e.Start.UTC().Format(time.RFC3339Nano))
 		attributes.PutDouble("burrow.incident.duration", e.Duration().Seconds())
@@ -100,11 +102,17 @@ func sentence(e *groups.Event) string {
 	case e.Kind == groups.Changed:
 		return fmt.Sprintf("%s went from %s to %s%s: %s%s", group, e.Previous, e.Status, lasted, lag, partitionsSentence(e))
 	case e.EndedBy == groups.EndedByExpiry:
-		return fmt.Sprintf("%s is not heard of any more%s, last %s, %s", group, lasted, e.Status, lag)
+		return fmt.Sprintf("Nothing was received of %s any more%s, last %s, %s", lowerFirst(group), lasted, e.Status, lag)
+	case e.EndedBy == groups.EndedByGone:
+		return fmt.Sprintf("%s is gone%s: Burrow does not list it any more, last %s, %s", group, lasted, e.Status, lag)
+	case e.EndedBy == groups.EndedByPoll:
+		return fmt.Sprintf("%s is OK again%s, as Burrow's API says, %s", group, lasted, lag)
 	default:
 		return fmt.Sprintf("%s is OK again%s, %s", group, lasted, lag)
 	}
 }
+
+func lowerFirst(text string) string { return strings.ToLower(text[:1]) + text[1:] }
 
 // partitionsSentence names some bad partitions and counts the others.
 func partitionsSentence(e *groups.Event) string {

@@ -20,33 +20,96 @@ type metricsMapper struct {
 	start time.Time
 }
 
-// build returns a point for every series that holds and, behind them, one flagged "no recorded value" for
-// every series that was sent and holds no longer. It sets Series of each change.
-func (m *metricsMapper) build(changes []groups.Change[groups.State], topics []groups.Change[groups.Topic]) pmetric.Metrics {
-	live, ended := m.newRecorder(), m.newRecorder()
-	recordChanges(&live, &ended, changes, (*recorder).state)
-	recordChanges(&live, &ended, topics, (*recorder).topic)
-	md := live.emit()
-	if ended.points > 0 {
-		appendEnded(md, ended.emit())
+// maxPoints bounds one hand-over. One of 10,000 points has some 1.2 MB as OTLP; backends take 20 MiB a request by default, and less behind
+// some proxies.
+const maxPoints = 10_000
+
+// build begins the hand-over of refs, as many as go into one, and turns them into metrics: a point for every series that holds and,
+// behind them, one flagged "no recorded value" for every series that some pipeline may have and that holds no longer. There is
+// one payload, more only if a single group does not go into one, and none if there are no points.
+func (m *metricsMapper) build(begin func(groups.Ref) groups.Change, refs []groups.Ref) (begun []groups.Change, payloads []pmetric.Metrics, others []groups.Ref) {
+	b := payloadBuilder{mapper: m, live: m.newRecorder(), ended: m.newRecorder()}
+	for len(refs) > 0 && !b.full() && len(b.payloads) == 0 {
+		c := begin(refs[0])
+		refs = refs[1:]
+		b.add(&c)
+		begun = append(begun, c)
 	}
-	return md
+	b.flush()
+	return begun, b.payloads, refs
 }
 
-// recordChanges records the series that hold and those that hold no longer. record takes the state, and another state
-// of the same thing, or nil, whose series it leaves out.
-func recordChanges[S groups.State | groups.Topic](live, ended *recorder, changes []groups.Change[S], record func(r *recorder, ts pcommon.Timestamp, s, except *S)) {
-	for i := range changes {
-		c := &changes[i]
-		ts := pcommon.NewTimestampFromTime(c.At)
-		if c.Current != nil {
-			before := live.points
-			record(live, ts, c.Current, nil)
-			c.Series = live.points - before
+// payloadBuilder cuts what it is given into payloads of about maxPoints.
+type payloadBuilder struct {
+	mapper      *metricsMapper
+	live, ended recorder
+	payloads    []pmetric.Metrics
+}
+
+func (b *payloadBuilder) full() bool { return b.live.points+b.ended.points >= maxPoints }
+
+func (b *payloadBuilder) flushIfFull() {
+	if b.full() {
+		b.flush()
+	}
+}
+
+func (b *payloadBuilder) flush() {
+	if b.live.points+b.ended.points == 0 {
+		return
+	}
+	md := b.live.emit()
+	if b.ended.points > 0 {
+		appendEnded(md, b.ended.emit())
+	}
+	b.payloads = append(b.payloads, md)
+	b.live, b.ended = b.mapper.newRecorder(), b.mapper.newRecorder()
+}
+
+// add records a change and sets its Series.
+func (b *payloadBuilder) add(c *groups.Change) {
+	ts := pcommon.NewTimestampFromTime(c.At)
+	count := func(record func(*recorder)) {
+		before := b.live.points
+		record(&b.live)
+		c.Series += b.live.points - before
+	}
+	if s := c.Group; s != nil {
+		count(func(r *recorder) { r.group(ts, s.Series(), s) })
+		for i := range s.Group.Partitions {
+			b.flushIfFull()
+			count(func(r *recorder) { r.groupPartition(ts, s, i) })
 		}
-		if c.Sent != nil {
-			record(ended, ts, c.Sent, c.Current)
+	}
+	if t := c.Topic; t != nil {
+		for number, offset := range t.Offsets {
+			b.flushIfFull()
+			if offset != burrow.Unknown {
+				count(func(r *recorder) { r.head(ts, c.Cluster, c.Name, int64(number), offset) })
+			}
 		}
+	}
+	b.addEnded(ts, c)
+}
+
+// addEnded records the series of a change that hold no longer.
+func (b *payloadBuilder) addEnded(ts pcommon.Timestamp, c *groups.Change) {
+	ghost := &groups.State{Notification: burrow.Notification{Group: burrow.GroupStatus{Cluster: c.Cluster, Group: c.Name, MaxLag: &burrow.PartitionStatus{}}}}
+	if c.Ended.Group != 0 {
+		b.ended.group(ts, c.Ended.Group, ghost)
+	}
+	for i := range c.Ended.Partitions {
+		b.flushIfFull()
+		p := &c.Ended.Partitions[i]
+		if p.Kinds&groups.HeadSeries != 0 {
+			b.ended.head(ts, c.Cluster, p.Topic, int64(p.Partition), 0)
+			continue
+		}
+		b.ended.partition(ts, &ghost.Group, p.Kinds, &burrow.PartitionStatus{Topic: p.Topic, Partition: p.Partition}, 0)
+	}
+	for i := range c.Ended.Owners {
+		b.flushIfFull()
+		b.ended.owner(ts, &ghost.Group, &c.Ended.Owners[i])
 	}
 }
 
@@ -110,10 +173,11 @@ func (r *recorder) emit() pmetric.Metrics {
 		return md
 	}
 	for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
-		if metric.Type() == pmetric.MetricTypeSum {
-			for i, point := range metric.Sum().DataPoints().All() {
-				point.SetStartTimestamp(r.countedSince[i])
-			}
+		if metric.Name() != metadata.MetricsInfo.BurrowGroupIncidents.Name {
+			continue
+		}
+		for i, point := range metric.Sum().DataPoints().All() {
+			point.SetStartTimestamp(r.countedSince[i])
 		}
 	}
 	return md
@@ -125,13 +189,10 @@ func (r *recorder) count(metric metadata.MetricConfig) {
 	}
 }
 
-// state records every series of s that is not also one of except, which is the same group at another time or nil.
-func (r *recorder) state(ts pcommon.Timestamp, s, except *groups.State) {
+// group records the series of these kinds of a group itself.
+func (r *recorder) group(ts pcommon.Timestamp, kinds groups.Series, s *groups.State) {
 	g := &s.Group
-	has := func(condition func(*groups.State) bool) bool {
-		return condition(s) && (except == nil || !condition(except))
-	}
-	if except == nil {
+	if kinds&groups.GroupSeries != 0 {
 		r.builder.RecordBurrowGroupIncidentsDataPoint(ts, s.Incidents.Seen, g.Cluster, g.Group)
 		r.countedSince = append(r.countedSince, pcommon.NewTimestampFromTime(s.Incidents.Since))
 		r.count(r.enabled.BurrowGroupIncidents)
@@ -140,115 +201,76 @@ func (r *recorder) state(ts pcommon.Timestamp, s, except *groups.State) {
 		r.builder.RecordBurrowGroupTotalLagDataPoint(ts, g.TotalLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupTotalLag)
 	}
-	if has(hasIncidentDuration) {
+	if kinds&groups.IncidentDurationSeries != 0 {
 		duration, _ := s.IncidentDuration()
 		r.builder.RecordBurrowGroupIncidentDurationDataPoint(ts, duration.Seconds(), g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupIncidentDuration)
 	}
-	if has(hasMaxLag) {
+	if kinds&groups.MaxLagSeries != 0 {
 		r.builder.RecordBurrowGroupMaxLagDataPoint(ts, g.MaxLag.CurrentLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupMaxLag)
 	}
-	if has(hasMaxTimeLag) {
+	if kinds&groups.MaxTimeLagSeries != 0 {
 		r.builder.RecordBurrowGroupMaxTimeLagDataPoint(ts, s.MaxTimeLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupMaxTimeLag)
 	}
-	if has(hasComplete) {
+	if kinds&groups.CompleteSeries != 0 {
 		r.builder.RecordBurrowGroupCompleteDataPoint(ts, g.Complete, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupComplete)
 	}
-	if has(hasPartitionCounts) {
+	if kinds&groups.PartitionCountSeries != 0 {
 		for status, n := range partitionCounts(g) {
 			r.builder.RecordBurrowGroupPartitionsDataPoint(ts, n, g.Cluster, g.Group, countedStatuses[status])
 			r.count(r.enabled.BurrowGroupPartitions)
 		}
 	}
+}
 
-	// Both lists are in the same order.
-	var others []burrow.PartitionStatus
-	if except != nil {
-		others = except.Group.Partitions
-	}
-	j := 0
-	for i := range g.Partitions {
-		p := &g.Partitions[i]
-		for j < len(others) && burrow.ComparePartition(&others[j], p) < 0 {
-			j++
-		}
-		exceptLag := float64(burrow.Unknown)
-		if j < len(others) && burrow.ComparePartition(&others[j], p) == 0 {
-			r.partition(ts, g, p, &others[j])
-			exceptLag = except.TimeLag(j)
-		} else {
-			r.partition(ts, g, p, nil)
-		}
-		if lag := s.TimeLag(i); lag != burrow.Unknown && exceptLag == burrow.Unknown {
-			r.builder.RecordBurrowPartitionTimeLagDataPoint(ts, lag, g.Cluster, g.Group, p.Topic, int64(p.Partition))
-			r.count(r.enabled.BurrowPartitionTimeLag)
-		}
+// groupPartition records every series of partition i of a group.
+func (r *recorder) groupPartition(ts pcommon.Timestamp, s *groups.State, i int) {
+	p := &s.Group.Partitions[i]
+	r.partition(ts, &s.Group, s.PartitionSeries(i), p, s.TimeLag(i))
+	if groups.HasOwner(p) {
+		r.owner(ts, &s.Group, &groups.Owner{Topic: p.Topic, Partition: p.Partition, Owner: p.Owner, ClientID: p.ClientID})
 	}
 }
 
-// topic records the heads of the partitions that except, the same topic at another time or nil, does not have.
-func (r *recorder) topic(ts pcommon.Timestamp, t, except *groups.Topic) {
-	for number := range t.Offsets {
-		if !hasHead(t, number) || except != nil && hasHead(except, number) {
-			continue
-		}
-		r.builder.RecordBurrowTopicOffsetDataPoint(ts, t.Offsets[number], t.Cluster, t.Name, int64(number))
-		r.count(r.enabled.BurrowTopicOffset)
-	}
-}
-
-// partition records every series of p that is not also one of except.
-func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, p, except *burrow.PartitionStatus) {
-	has := func(condition func(*burrow.PartitionStatus) bool) bool {
-		return condition(p) && (except == nil || !condition(except))
-	}
+// partition records the series of these kinds of a partition of a group.
+func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, kinds groups.Series, p *burrow.PartitionStatus, timeLag float64) {
 	number := int64(p.Partition)
-	if except == nil {
+	if kinds&groups.PartitionSeries != 0 {
 		r.builder.RecordBurrowPartitionLagDataPoint(ts, p.CurrentLag, g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionLag)
 	}
-	if has(hasPartitionStatus) {
+	if kinds&groups.PartitionStatusSeries != 0 {
 		r.builder.RecordBurrowPartitionStatusDataPoint(ts, int64(p.Status), g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionStatus)
 	}
-	if has(hasCommit) {
+	if kinds&groups.CommitSeries != 0 {
 		r.builder.RecordBurrowPartitionCommittedOffsetDataPoint(ts, p.End.Offset, g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionCommittedOffset)
 		r.builder.RecordBurrowPartitionLastCommitTimestampDataPoint(ts, float64(p.End.Timestamp)/1e3, g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionLastCommitTimestamp)
 	}
-	if has(hasPartitionComplete) {
+	if kinds&groups.PartitionCompleteSeries != 0 {
 		r.builder.RecordBurrowPartitionCompleteDataPoint(ts, p.Complete, g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionComplete)
 	}
-	// Another owner is another series.
-	if hasOwner(p) && (except == nil || p.Owner != except.Owner || p.ClientID != except.ClientID) {
-		r.builder.RecordBurrowPartitionOwnerDataPoint(ts, 1, g.Cluster, g.Group, p.Topic, number, p.Owner, p.ClientID)
-		r.count(r.enabled.BurrowPartitionOwner)
+	if kinds&groups.TimeLagSeries != 0 {
+		r.builder.RecordBurrowPartitionTimeLagDataPoint(ts, timeLag, g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionTimeLag)
 	}
 }
 
-func hasIncidentDuration(s *groups.State) bool {
-	_, known := s.IncidentDuration()
-	return known
+func (r *recorder) owner(ts pcommon.Timestamp, g *burrow.GroupStatus, o *groups.Owner) {
+	r.builder.RecordBurrowPartitionOwnerDataPoint(ts, 1, g.Cluster, g.Group, o.Topic, int64(o.Partition), o.Owner, o.ClientID)
+	r.count(r.enabled.BurrowPartitionOwner)
 }
 
-func hasHead(t *groups.Topic, partition int) bool {
-	return partition < len(t.Offsets) && t.Offsets[partition] != burrow.Unknown
+func (r *recorder) head(ts pcommon.Timestamp, cluster, topic string, partition, offset int64) {
+	r.builder.RecordBurrowTopicOffsetDataPoint(ts, offset, cluster, topic, partition)
+	r.count(r.enabled.BurrowTopicOffset)
 }
-
-func hasMaxLag(s *groups.State) bool          { return s.Group.MaxLag != nil }
-func hasMaxTimeLag(s *groups.State) bool      { return s.MaxTimeLag != burrow.Unknown }
-func hasComplete(s *groups.State) bool        { return s.Group.Complete != burrow.Unknown }
-func hasPartitionCounts(s *groups.State) bool { return countable(&s.Group) }
-
-func hasPartitionStatus(p *burrow.PartitionStatus) bool   { return p.Status != burrow.StatusUnknown }
-func hasCommit(p *burrow.PartitionStatus) bool            { return p.End.Known() }
-func hasPartitionComplete(p *burrow.PartitionStatus) bool { return p.Complete != burrow.Unknown }
-func hasOwner(p *burrow.PartitionStatus) bool             { return p.Owner != "" || p.ClientID != "" }
 
 // countedStatuses are the values of the status attribute of burrow.group.partitions.
 var countedStatuses = [...]metadata.AttributeStatus{
@@ -257,20 +279,6 @@ var countedStatuses = [...]metadata.AttributeStatus{
 	metadata.AttributeStatusStop,
 	metadata.AttributeStatusStall,
 	metadata.AttributeStatusRewind,
-}
-
-// countable says whether the counts by status would be true: all partitions are counted and
-// each listed one has a status that is counted.
-func countable(g *burrow.GroupStatus) bool {
-	if g.PartitionCount == burrow.Unknown {
-		return false
-	}
-	for i := range g.Partitions {
-		if countedIndex(g.Partitions[i].Status) < 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // partitionCounts counts the partitions by status, in the order of countedStatuses. What is not listed is OK.
@@ -282,11 +290,9 @@ func partitionCounts(g *burrow.GroupStatus) (counts [len(countedStatuses)]int64)
 	return counts
 }
 
-// countedIndex is the place of a partition's status in countedStatuses, -1 if it has none.
+// countedIndex is the place of a partition's status in countedStatuses. Others do not occur where partitions are counted.
 func countedIndex(s burrow.Status) int {
 	switch s {
-	case burrow.StatusOK:
-		return 0
 	case burrow.StatusWarn:
 		return 1
 	case burrow.StatusStop:
@@ -295,7 +301,7 @@ func countedIndex(s burrow.Status) int {
 		return 3
 	case burrow.StatusRewind:
 		return 4
-	case burrow.StatusNotFound, burrow.StatusErr, burrow.StatusUnknown:
+	default:
+		return 0
 	}
-	return -1
 }

@@ -1,6 +1,7 @@
 package burrowreceiver
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
@@ -34,8 +36,8 @@ func randomGroup(random *rand.Rand, name string) burrow.GroupStatus {
 		p := burrow.PartitionStatus{
 			Topic: "t" + strconv.Itoa(random.IntN(2)), Partition: number, CurrentLag: random.Int64N(1000),
 			Status: burrow.Status(random.IntN(8) - 1), Complete: float64(pick(2)),
-			Start: burrow.Commit{Offset: pick(100), Timestamp: 1 + random.Int64N(5000), Lag: pick(100)},
-			End:   burrow.Commit{Offset: pick(100), Timestamp: 1 + random.Int64N(5000), Lag: pick(100)},
+			Start: burrow.Commit{Offset: pick(100), Timestamp: 5000, Lag: pick(100)},
+			End:   burrow.Commit{Offset: pick(100), Timestamp: 5000, Lag: pick(100)},
 		}
 		if random.IntN(2) == 0 {
 			p.Owner, p.ClientID = strconv.Itoa(random.IntN(2)), strconv.Itoa(random.IntN(2))
@@ -71,7 +73,7 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 	cfg.Metrics.BurrowGroupStatus.Enabled = false
 	mapper := &metricsMapper{cfg: cfg, set: receivertest.NewNopSettings(metadata.Type), start: time.Unix(1, 0)}
 	random := rand.New(rand.NewPCG(3, 4))
-	table := groups.New(groups.Limits{MaxGroups: 5, MaxPartitions: 100, ExpireAfter: 4 * time.Second})
+	table := groups.New(groups.Limits{MaxGroups: 5, MaxPartitions: 100, ExpireAfter: 4 * time.Second, Owners: true})
 	held, newest := backend{}, map[string]*groups.State{}
 	ended := 0
 	for second := range 3000 {
@@ -88,31 +90,94 @@ func TestBackendFollowsTheNewestState(t *testing.T) {
 			}
 		}
 		table.Expire(now)
-		changes := table.Collect()
-		if len(changes) == 0 {
+		fresh, refused := table.Due()
+		require.Empty(t, refused)
+		if len(fresh) == 0 {
 			continue
 		}
+		changes := handOverTo(t, mapper, table.Begin, fresh, held)
 		for _, c := range changes {
-			if c.Current != nil { // with the time lags, which depend on all that came before
-				require.Equal(t, newest[c.Last().Group.Group].Notification, c.Current.Notification)
-				newest[c.Last().Group.Group] = c.Current
+			if c.Group != nil { // with the time lags, which depend on all that came before
+				require.Equal(t, newest[c.Name].Notification, c.Group.Notification)
+				newest[c.Name] = c.Group
 			}
 		}
-		held.take(t, mapper.build(changes, nil))
-		table.Commit(changes)
+		table.Finish(changes, true, now)
 
-		var fresh []groups.Change[groups.State]
+		want, all := backend{}, []*groups.State{}
 		for _, state := range newest {
-			fresh = append(fresh, groups.Change[groups.State]{Current: state, At: now})
+			all = append(all, state)
 		}
-		want := backend{}
-		if len(fresh) > 0 {
-			want.take(t, mapper.build(fresh, nil))
+		begin := func(groups.Ref) groups.Change {
+			state := all[0]
+			all = all[1:]
+			return groups.Change{Cluster: state.Group.Cluster, Name: state.Group.Group, Group: state, At: now}
 		}
+		handOverTo(t, mapper, begin, make([]groups.Ref, len(all)), want)
 		require.Equal(t, want, held, "second %d", second)
 		require.Len(t, held, table.Stats().Series)
 	}
 	assert.Greater(t, ended, 100)
+}
+
+// handOverTo turns refs into metrics, as many times as it takes, and gives them to a backend.
+func handOverTo(t *testing.T, mapper *metricsMapper, begin func(groups.Ref) groups.Change, refs []groups.Ref, held backend) (changes []groups.Change) {
+	t.Helper()
+	for len(refs) > 0 {
+		var begun []groups.Change
+		var payloads []pmetric.Metrics
+		begun, payloads, refs = mapper.build(begin, refs)
+		require.NotEmpty(t, begun)
+		changes = append(changes, begun...)
+		for _, md := range payloads {
+			held.take(t, md)
+		}
+	}
+	return changes
+}
+
+// A hand-over has some maxPoints points, whole groups if they are not larger, and loses none.
+func TestHandOversAreBounded(t *testing.T) {
+	mapper := &metricsMapper{cfg: metadata.DefaultMetricsBuilderConfig(), set: receivertest.NewNopSettings(metadata.Type), start: time.Unix(1, 0)}
+	table := groups.New(groups.Limits{MaxGroups: 100, MaxPartitions: 100_000, ExpireAfter: time.Minute})
+	add := func(name string, partitions int32, status burrow.Status) {
+		g := burrow.GroupStatus{Cluster: "c", Group: name, Status: status, Complete: 1, PartitionCount: int64(partitions)}
+		for p := range partitions {
+			g.Partitions = append(g.Partitions, burrow.PartitionStatus{Topic: "t", Partition: p, Status: status, Complete: burrow.Unknown, End: burrow.Commit{Offset: 1, Timestamp: 1}})
+		}
+		require.NoError(t, table.Update(&burrow.Notification{Group: g}, time.Unix(100, 0)))
+	}
+	for i := range 40 {
+		add(fmt.Sprintf("group-%02d", i), 300, burrow.StatusStop)
+	}
+	add("large", 20_000, burrow.StatusStop)
+	held := backend{}
+	sizes := func(refs []groups.Ref) (batches, payloads int) {
+		for len(refs) > 0 {
+			begun, mds, others := mapper.build(table.Begin, refs)
+			refs = others
+			batches++
+			for _, md := range mds {
+				payloads++
+				require.LessOrEqual(t, md.DataPointCount(), maxPoints+300*4+20)
+				held.show(md)
+			}
+			table.Finish(begun, true, time.Unix(100, 0))
+		}
+		return batches, payloads
+	}
+	fresh, _ := table.Due()
+	batches, payloads := sizes(fresh)
+	assert.Equal(t, 5, batches)
+	assert.Greater(t, payloads, batches, "the large one alone does not go into one hand-over")
+	assert.Len(t, held, table.Stats().Series)
+	assert.Greater(t, len(held), 90_000)
+
+	table.Expire(time.Unix(200, 0))
+	fresh, _ = table.Due()
+	batches, _ = sizes(fresh)
+	assert.Greater(t, batches, 4, "ends count too")
+	assert.Empty(t, held)
 }
 
 func TestPartitionCountsAddUp(t *testing.T) {
@@ -120,7 +185,7 @@ func TestPartitionCountsAddUp(t *testing.T) {
 	counted := 0
 	for range 1000 {
 		g := randomGroup(random, "g")
-		if !countable(&g) {
+		if (&groups.State{Notification: burrow.Notification{Group: g}}).Series()&groups.PartitionCountSeries == 0 {
 			continue
 		}
 		counted++

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
@@ -23,30 +24,35 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
-// shutdownTimeout bounds how long Shutdown waits for open requests and for pipelines that refuse or hang. It is
-// within the 30 s that Kubernetes grants, and leaves the exporters some of them.
-const shutdownTimeout = 20 * time.Second
-
-// cancelTimeout is what a pipeline gets to return after it was told to give up.
-const cancelTimeout = 2 * time.Second
+// What Shutdown waits for, each with a time of its own, so that none uses up that of another: open requests, then
+// pipelines that refuse or hang, which get cancelTimeout to return after they were told to give up, then the storage. It is within
+// the 30 s that Kubernetes grants, and leaves the exporters some of them.
+const (
+	requestsTimeout  = 8 * time.Second
+	handOversTimeout = 10 * time.Second
+	cancelTimeout    = 2 * time.Second
+	storageTimeout   = 3 * time.Second
+)
 
 // maxEvents bounds the events of incidents that wait for the logs pipelines.
 const maxEvents = 10_000
 
-// burrowReceiver starts and stops the two halves. One serves all signals of a configuration: they share
+// burrowReceiver starts and stops the parts. One serves all signals of a configuration: they share
 // the server and the table, and each has an emitter of its own.
 type burrowReceiver struct {
 	cfg       *Config
 	set       receiver.Settings
 	telemetry *metadata.TelemetryBuilder
+	own       metric.MeasurementOption // tells the own telemetry of several receivers apart
 	obsreport *receiverhelper.ObsReport
 	table     *groups.Table
 	webhook   *webhook
 	filters   filters
 	emitters  []*emitter
-	toStart   int
-	store     *store  // nil if nothing is kept
-	poller    *poller // nil if the API is not polled
+	// notStarted is the number of signals for which Start was not called yet.
+	notStarted int
+	keeper     *keeper // nil if nothing is kept
+	poller     *poller // nil if the API is not polled
 
 	server  *http.Server
 	serving sync.WaitGroup
@@ -98,14 +104,18 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	}
 	table := groups.New(groups.Limits{
 		MaxGroups: cfg.MaxGroups, MaxPartitions: cfg.MaxPartitions, ExpireAfter: cfg.ExpireAfter,
+		Owners: cfg.Metrics.BurrowPartitionOwner.Enabled,
 	})
-	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, obsreport: obsreport, table: table}
+	own := metric.WithAttributeSet(attribute.NewSet(attribute.String("receiver", set.ID.String())))
+	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, own: own, obsreport: obsreport, table: table}
 	if cfg.API.HasValue() {
 		if r.filters, err = cfg.API.Get().filters(); err != nil {
 			return nil, err
 		}
 	}
-	r.webhook = &webhook{table: table, filters: r.filters, telemetry: telemetry, logger: set.Logger}
+	r.webhook = &webhook{
+		table: table, filters: r.filters, telemetry: telemetry, own: own, outcomes: outcomeOptions(set.ID.String()), logger: set.Logger,
+	}
 	if cfg.Webhook.HasValue() {
 		r.webhook.path = cfg.Webhook.Get().Path
 	}
@@ -114,38 +124,51 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 
 func (r *burrowReceiver) addMetrics(next consumer.Metrics) {
 	mapper := &metricsMapper{cfg: r.cfg.MetricsBuilderConfig, set: r.set, start: time.Now()}
-	o := &metricsOutlet{outlet: r.newOutlet("metrics"), mapper: mapper, next: next}
-	r.addEmitter(o.handOver)
+	handOvers := r.newHandOvers("metrics", "What is new goes to the others as ever. What was refused is repeated after 1 s, and then ever less often, down to once a minute.")
+	r.addEmitter((&metricsEmitter{handOvers: handOvers, mapper: mapper, next: next}).emit)
 }
 
 func (r *burrowReceiver) addLogs(next consumer.Logs) {
 	r.table.KeepEvents(maxEvents)
-	o := &logsOutlet{outlet: r.newOutlet("logs"), version: r.set.BuildInfo.Version, next: next}
-	r.addEmitter(o.handOver)
+	handOvers := r.newHandOvers("logs", "Each event is repeated once, when a later one is taken or after a minute. A permanent refusal is not repeated.")
+	r.addEmitter((&logsEmitter{handOvers: handOvers, version: r.set.BuildInfo.Version, next: next}).emit)
 }
 
-func (r *burrowReceiver) newOutlet(signal string) outlet {
-	return outlet{signal: signal, table: r.table, obsreport: r.obsreport, telemetry: r.telemetry, logger: r.set.Logger}
+func (r *burrowReceiver) newHandOvers(signal, promise string) handOvers {
+	return handOvers{
+		signal: signal, promise: promise, table: r.table, obsreport: r.obsreport, telemetry: r.telemetry, own: r.own,
+		logger: r.set.Logger, timeout: max(r.cfg.Interval, minHandOverTimeout),
+	}
 }
 
-func (r *burrowReceiver) addEmitter(handOver func(context.Context, time.Time) bool) {
-	r.emitters = append(r.emitters, &emitter{interval: r.cfg.Interval, handOver: handOver})
-	r.toStart++
+func (r *burrowReceiver) addEmitter(emit func(context.Context, time.Time, bool) bool) {
+	r.emitters = append(r.emitters, &emitter{interval: r.cfg.Interval, emit: emit})
+	r.notStarted++
 }
 
 // Start begins to listen and to hand over, once it was called for every signal: with the first one, the
-// exporters of the others may not have started.
+// exporters of the others may not have started. If it fails, nothing is left open.
 func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
-	r.toStart--
-	if r.toStart > 0 {
+	r.notStarted--
+	if r.notStarted > 0 {
 		return nil
 	}
+	err := r.startParts(ctx, host)
+	if err != nil {
+		r.shutdownWebhook(ctx)
+		r.closeKeeper(ctx)
+	}
+	return err
+}
+
+func (r *burrowReceiver) startParts(ctx context.Context, host component.Host) error {
 	if err := r.observeTable(); err != nil {
 		return err
 	}
+	r.countFromZero(ctx)
 	if r.cfg.Storage != nil {
 		var err error
-		if r.store, err = openStore(ctx, host, r, time.Now()); err != nil {
+		if r.keeper, err = openKeeper(ctx, host, r, time.Now); err != nil {
 			return err
 		}
 	}
@@ -160,14 +183,20 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 			return err
 		}
 	}
+	r.startLoops(ctx)
+	return nil
+}
+
+// startLoops starts what runs until Shutdown.
+func (r *burrowReceiver) startLoops(ctx context.Context) {
 	// The context of Start ends with Start.
 	handOvers, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	r.cancelHandOvers, r.stopEmitters, r.emittersStopped = cancel, stop, stopped
 	var running sync.WaitGroup
 	emitters := r.emitters
-	if r.store != nil {
-		emitters = append(slices.Clip(emitters), &emitter{interval: r.cfg.Interval, handOver: r.store.save})
+	if r.keeper != nil {
+		emitters = append(slices.Clip(emitters), &emitter{interval: r.cfg.Interval, emit: r.keeper.save})
 	}
 	if r.poller != nil {
 		polls, cancelPolls := context.WithCancel(handOvers)
@@ -181,7 +210,6 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 		defer close(stopped)
 		running.Wait()
 	}()
-	return nil
 }
 
 func (r *burrowReceiver) startWebhook(ctx context.Context, host component.Host) error {
@@ -221,7 +249,7 @@ func (r *burrowReceiver) url(addr net.Addr) string {
 func (r *burrowReceiver) observeTable() error {
 	gauge := func(value func(groups.Stats) int64) metric.Int64Callback {
 		return func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(value(r.table.Stats()))
+			o.Observe(value(r.table.Stats()), r.own)
 			return nil
 		}
 	}
@@ -229,30 +257,50 @@ func (r *burrowReceiver) observeTable() error {
 		r.telemetry.RegisterReceiverBurrowGroupsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Groups) })),
 		r.telemetry.RegisterReceiverBurrowTopicsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Topics) })),
 		r.telemetry.RegisterReceiverBurrowPartitionsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Partitions) })),
+		r.telemetry.RegisterReceiverBurrowPendingCallback(gauge(func(s groups.Stats) int64 { return int64(s.Pending) })),
 		r.telemetry.RegisterReceiverBurrowSeriesCallback(gauge(func(s groups.Stats) int64 { return int64(s.Series) })),
 		r.telemetry.RegisterReceiverBurrowGroupsExpiredCallback(gauge(func(s groups.Stats) int64 { return s.Expired })),
+		r.telemetry.RegisterReceiverBurrowEndsDroppedCallback(gauge(func(s groups.Stats) int64 { return s.EndsDropped })),
 		r.telemetry.RegisterReceiverBurrowIncidentEventsDroppedCallback(gauge(func(s groups.Stats) int64 { return s.EventsDropped })),
 		r.telemetry.RegisterReceiverBurrowLastNotificationTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
 			if last := r.webhook.lastAccepted.Load(); last != 0 {
-				o.Observe(float64(last) / float64(time.Second))
+				o.Observe(float64(last)/float64(time.Second), r.own)
 			}
 			return nil
 		}),
 	)
 }
 
+// countFromZero makes every counter exist: rate and increase do not see a first event that is the first value.
+func (r *burrowReceiver) countFromZero(ctx context.Context) {
+	r.telemetry.ReceiverBurrowHandoverFailures.Add(ctx, 0, r.own)
+	if r.cfg.Storage != nil {
+		r.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 0, r.own)
+	}
+	if r.cfg.API.HasValue() {
+		r.telemetry.ReceiverBurrowAPIFailures.Add(ctx, 0, r.own)
+	}
+	for _, limit := range metadata.MapAttributeLimit {
+		r.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 0, r.own, metric.WithAttributes(attribute.String("limit", limit.String())))
+	}
+}
+
 // Shutdown stops listening, lets open requests end, and hands over what they brought: whatever was
-// answered with 200 has reached the pipelines when Shutdown returns without an error. The first call, for
+// answered with 200 has reached the pipelines that take it when Shutdown returns. What a pipeline refuses is logged, and is
+// no error: the Collector would end, also when it is only to read its configuration again. The first call, for
 // whichever signal, does it for all.
 func (r *burrowReceiver) Shutdown(ctx context.Context) error {
 	receivers.mu.Lock()
-	delete(receivers.byConfig, r.cfg)
+	if receivers.byConfig[r.cfg] == r {
+		delete(receivers.byConfig, r.cfg)
+	}
 	receivers.mu.Unlock()
-	defer r.telemetry.Shutdown()
-	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
-	defer cancel()
 	r.shutdownPoller()
-	return errors.Join(r.shutdownWebhook(ctx), r.shutdownEmitters(ctx), r.closeStore(ctx))
+	r.shutdownWebhook(ctx)
+	r.shutdownEmitters(ctx)
+	r.closeKeeper(ctx)
+	r.telemetry.Shutdown()
+	return nil
 }
 
 // shutdownPoller breaks a poll off; its requests end at once.
@@ -261,48 +309,57 @@ func (r *burrowReceiver) shutdownPoller() {
 		r.cancelPolls()
 		r.polling.Wait()
 	}
-}
-
-// closeStore comes after the emitters, the last of which has written to it.
-func (r *burrowReceiver) closeStore(ctx context.Context) error {
-	if r.store == nil {
-		return nil
+	if r.poller != nil {
+		r.poller.close()
+		r.poller = nil
 	}
-	client := r.store.client
-	r.store = nil
-	return client.Close(ctx)
 }
 
-func (r *burrowReceiver) shutdownWebhook(ctx context.Context) error {
+// closeKeeper comes after the emitters, the last of which has written to it.
+func (r *burrowReceiver) closeKeeper(ctx context.Context) {
+	if r.keeper == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	if err := r.keeper.store.Close(ctx); err != nil {
+		r.set.Logger.Error("The storage can't be closed.", zap.Error(err))
+	}
+	r.keeper = nil
+}
+
+func (r *burrowReceiver) shutdownWebhook(ctx context.Context) {
 	if r.server == nil {
-		return nil
+		return
 	}
-	err := r.server.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(fmt.Errorf("webhook: requests were still open: %w", err), r.server.Close())
+	ctx, cancel := context.WithTimeout(ctx, requestsTimeout)
+	defer cancel()
+	if err := r.server.Shutdown(ctx); err != nil {
+		r.set.Logger.Warn("Requests to the webhook were still open, and are cut off: they were not answered.", zap.Error(errors.Join(err, r.server.Close())))
 	}
 	r.serving.Wait()
 	r.server = nil
-	return err
 }
 
-func (r *burrowReceiver) shutdownEmitters(ctx context.Context) error {
+func (r *burrowReceiver) shutdownEmitters(ctx context.Context) {
 	if r.stopEmitters == nil {
-		return nil
+		return
 	}
 	close(r.stopEmitters)
 	r.stopEmitters = nil
 	defer r.cancelHandOvers()
+	ctx, cancel := context.WithTimeout(ctx, handOversTimeout)
+	defer cancel()
 	select {
 	case <-r.emittersStopped:
-		return nil
+		return
 	case <-ctx.Done():
 	}
 	r.cancelHandOvers()
 	select {
 	case <-r.emittersStopped:
-		return fmt.Errorf("the pipelines did not take all of the last state: %w", ctx.Err())
+		r.set.Logger.Error("A pipeline did not take the last state of all groups.", zap.Int("groups_and_topics", r.table.Stats().Pending))
 	case <-time.After(cancelTimeout):
-		return errors.New("a pipeline does not return from the last hand-over, though it was cancelled")
+		r.set.Logger.Error("A pipeline does not return from the last hand-over, though it was cancelled.")
 	}
 }

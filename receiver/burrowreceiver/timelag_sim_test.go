@@ -446,7 +446,7 @@ func simulateInBubble(t *testing.T, scenario *simScenario, refresh time.Duration
 		require.NoError(t, err)
 		require.Empty(t, send(r.webhook, "POST", body))
 		sink.Reset()
-		require.True(t, r.emitters[0].handOver(context.Background(), time.Now()))
+		require.True(t, r.emitters[0].emit(context.Background(), time.Now(), false))
 		require.Len(t, sink.AllMetrics(), 1)
 		answers := timeLags(sink.AllMetrics()[0])
 

@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -287,9 +288,10 @@ func replayRecording(t *testing.T) {
 	for _, request := range requests {
 		time.Sleep(time.Until(time.UnixMilli(began + request.millis)))
 		require.Empty(t, send(r.webhook, "POST", request.body))
-		changes := r.table.Collect()
-		require.Len(t, changes, 1)
-		state := changes[0].Current
+		fresh, _ := r.table.Due()
+		require.Len(t, fresh, 1)
+		change := r.table.Begin(fresh[0])
+		state := change.Group
 		longest := float64(time.Now().UnixMilli()-oldest) / 1000
 		for i := range state.Group.Partitions {
 			p, lag := &state.Group.Partitions[i], state.TimeLag(i)
@@ -308,7 +310,7 @@ func replayRecording(t *testing.T) {
 			}
 			last[k] = seen{lag, p.End.Offset, time.Now()}
 		}
-		require.True(t, r.emitters[0].handOver(context.Background(), time.Now()))
+		r.table.Finish([]groups.Change{change}, true, time.Now())
 	}
 	assert.Greater(t, known, 1000)
 	assert.Greater(t, compared, 1000)

@@ -50,8 +50,11 @@ type webhook struct {
 	table     *groups.Table
 	filters   filters
 	telemetry *metadata.TelemetryBuilder
-	logger    *zap.Logger
-	refusals  logLimiter
+	own       metric.MeasurementOption
+	// outcomes are the options that count each outcome.
+	outcomes map[metadata.AttributeOutcome][]metric.AddOption
+	logger   *zap.Logger
+	refusals logLimiter
 
 	bytesInFlight atomic.Int64
 	// lastAccepted is in unix nanoseconds, 0 before the first notification.
@@ -221,15 +224,20 @@ func decodeRefusal(err error) *refusal {
 }
 
 func (w *webhook) tableFull(ctx context.Context, err error) *refusal {
-	limit := metadata.AttributeLimitMaxGroups
-	if errors.Is(err, groups.ErrTooManyPartitions) {
-		limit = metadata.AttributeLimitMaxPartitions
-	}
-	w.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, metric.WithAttributes(attribute.String("limit", limit.String())))
+	limit := reachedLimit(err)
+	w.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, w.own, metric.WithAttributes(attribute.String("limit", limit.String())))
 	return &refusal{
 		outcome: metadata.AttributeOutcomeTableFull, code: http.StatusServiceUnavailable,
 		text: "The table is full: " + limit.String() + " is reached", cause: err,
 	}
+}
+
+// reachedLimit is the limit that an error of the table is about.
+func reachedLimit(err error) metadata.AttributeLimit {
+	if errors.Is(err, groups.ErrTooManyPartitions) {
+		return metadata.AttributeLimitMaxPartitions
+	}
+	return metadata.AttributeLimitMaxGroups
 }
 
 // refuseEarly answers for confighttp, which refuses some requests before they reach the handler.
@@ -262,18 +270,18 @@ func (w *webhook) refuse(rw http.ResponseWriter, r *http.Request, refused *refus
 }
 
 func (w *webhook) count(ctx context.Context, outcome metadata.AttributeOutcome) {
-	w.telemetry.ReceiverBurrowNotifications.Add(ctx, 1, outcomeOptions[outcome]...)
+	w.telemetry.ReceiverBurrowNotifications.Add(ctx, 1, w.outcomes[outcome]...)
 }
 
-// outcomeOptions are prepared, because they would be most of the cost of counting.
-var outcomeOptions = func() map[metadata.AttributeOutcome][]metric.AddOption {
+// outcomeOptions prepares the attributes of each outcome for one receiver, because they would be most of the cost of counting.
+func outcomeOptions(receiver string) map[metadata.AttributeOutcome][]metric.AddOption {
 	options := map[metadata.AttributeOutcome][]metric.AddOption{}
 	for name, outcome := range metadata.MapAttributeOutcome {
-		set := attribute.NewSet(attribute.String("outcome", name))
+		set := attribute.NewSet(attribute.String("receiver", receiver), attribute.String("outcome", name))
 		options[outcome] = []metric.AddOption{metric.WithAttributeSet(set)}
 	}
 	return options
-}()
+}
 
 // logLimiter keeps a broken template from filling the disk.
 type logLimiter struct {

@@ -51,7 +51,7 @@ func BenchmarkMemory(b *testing.B) {
 			for g := range groups {
 				update(b, table, minute, body(fmt.Sprintf("consumer-group-%04d", g), partitions, minute))
 			}
-			table.Commit(collect(table, at(60*minute)))
+			table.Finish(collect(table, at(60*minute)), true, at(60*minute))
 		}
 		b.StopTimer()
 		held := float64(heap()-before) / (groups * partitions)
@@ -138,7 +138,7 @@ func BenchmarkExpire(b *testing.B) {
 // BenchmarkCollect looks for the one group of 10,000 that has changed, and commits it.
 func BenchmarkCollect(b *testing.B) {
 	table, notifications := full(b)
-	table.Commit(collect(table, start))
+	table.Finish(collect(table, start), true, start)
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
@@ -150,7 +150,7 @@ func BenchmarkCollect(b *testing.B) {
 		if len(changes) != 1 {
 			b.Fatal(len(changes))
 		}
-		table.Commit(changes)
+		table.Finish(changes, true, start)
 	}
 }
 

@@ -21,29 +21,30 @@ const (
 
 // heads has the histories of all partitions. The groups that read a partition share its history.
 type heads struct {
-	topics map[headTopic]map[int32]*headHistory
+	topics map[key]map[int32]*headHistory
 	// count is the number of histories, at most max.
 	count, max  int
 	expireAfter time.Duration
 	swept       time.Time
 
 	// last is the topic that was asked for last: partitions come ordered by topic.
-	last       headTopic
+	last       key
 	partitions map[int32]*headHistory
 }
 
 func newHeads(limits Limits) heads {
-	return heads{topics: map[headTopic]map[int32]*headHistory{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
+	return heads{topics: map[key]map[int32]*headHistory{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
 }
-
-type headTopic struct{ cluster, topic string }
 
 // headHistory is what is known of one partition's head.
 type headHistory struct {
 	// points are ordered by time, and their offsets never fall. At most two have the same offset: the first and
 	// the last time that the head was seen there.
 	points []headPoint
-	// seen is when the partition was last heard of, in unix milliseconds.
+	// told is the newest head that Burrow compared a commit with. It is known only of a group that is behind: Burrow's heads are
+	// up to one offset-refresh old, and one below the commit counts as no lag.
+	told headPoint
+	// seen is when the partition was last received, in unix milliseconds.
 	seen int64
 }
 
@@ -53,34 +54,38 @@ type headPoint struct {
 	at     int64 // unix milliseconds
 }
 
-// observe adds what a notification tells of heads. It returns the time lag in seconds of each listed partition, nil
-// if none is known, and the largest of them and of maxlag; burrow.Unknown is one that is not known.
-func (h *heads) observe(g *burrow.GroupStatus, received time.Time) (lags []float64, largest float64) {
-	now := received.UnixMilli()
-	largest = burrow.Unknown
-	if g.MaxLag != nil {
-		largest = h.history(g.Cluster, g.MaxLag, now).observe(g.MaxLag, now)
-	}
+// observe adds what an evaluation tells of heads, and fills in the time lags of s. It returns that of Group.MaxLag.
+func (h *heads) observe(s *State) (maxLagTime float64) {
+	g, now := &s.Group, s.Received.UnixMilli()
+	s.MaxTimeLag, maxLagTime = burrow.Unknown, burrow.Unknown
+	listed := false
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
 		lag := h.history(g.Cluster, p, now).observe(p, now)
+		if g.MaxLag != nil && burrow.ComparePartition(g.MaxLag, p) == 0 {
+			listed, maxLagTime = true, lag
+		}
 		if lag == burrow.Unknown {
 			continue
 		}
-		if lags == nil {
-			lags = slices.Repeat([]float64{burrow.Unknown}, len(g.Partitions))
+		if s.TimeLags == nil {
+			s.TimeLags = slices.Repeat([]float64{burrow.Unknown}, len(g.Partitions))
 		}
-		lags[i] = lag
-		largest = max(largest, lag)
+		s.TimeLags[i] = lag
+		s.MaxTimeLag = max(s.MaxTimeLag, lag)
 	}
-	return lags, largest
+	if g.MaxLag != nil && !listed {
+		maxLagTime = h.history(g.Cluster, g.MaxLag, now).observe(g.MaxLag, now)
+		s.MaxTimeLag = max(s.MaxTimeLag, maxLagTime)
+	}
+	return maxLagTime
 }
 
 // history finds or makes the history of a partition. When there are too many, the partition gets one that nobody
 // keeps, and is answered from this notification alone.
 func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *headHistory {
-	if key := (headTopic{cluster, p.Topic}); h.partitions == nil || key != h.last {
-		h.last, h.partitions = key, h.topics[key]
+	if k := (key{cluster, p.Topic}); h.partitions == nil || k != h.last {
+		h.last, h.partitions = k, h.topics[k]
 	}
 	if history := h.partitions[p.Partition]; history != nil {
 		if now-history.seen >= h.expireAfter.Milliseconds() {
@@ -107,9 +112,9 @@ func (h *heads) expire(now time.Time) {
 	if now.Sub(h.swept) < h.expireAfter/headSweeps {
 		return
 	}
-	h.swept, h.last, h.partitions = now, headTopic{}, nil
+	h.swept, h.last, h.partitions = now, key{}, nil
 	limit := now.Add(-h.expireAfter).UnixMilli()
-	for key, partitions := range h.topics {
+	for k, partitions := range h.topics {
 		for number, history := range partitions {
 			if history.seen <= limit {
 				delete(partitions, number)
@@ -117,7 +122,7 @@ func (h *heads) expire(now time.Time) {
 			}
 		}
 		if len(partitions) == 0 {
-			delete(h.topics, key)
+			delete(h.topics, k)
 		}
 	}
 }
@@ -136,6 +141,7 @@ func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) float64 {
 	if p.CurrentLag == 0 {
 		return 0
 	}
+	h.told = headPoint{p.End.Offset + p.CurrentLag, now}
 	at, ok := h.passed(p.End.Offset, now)
 	if !ok {
 		return burrow.Unknown

@@ -236,7 +236,7 @@ func TestHistoriesAreBounded(t *testing.T) {
 	assert.Equal(t, 2, table.heads.count)
 	collect(table, at(75))
 	assert.Equal(t, 1, table.heads.count, "nothing was heard of the other one")
-	assert.NotNil(t, table.heads.topics[headTopic{"c", "t1"}])
+	assert.NotNil(t, table.heads.topics[key{"c", "t1"}])
 	send("4", 76)
 	assert.Equal(t, 2, table.heads.count)
 	collect(table, at(200))

@@ -9,24 +9,34 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 )
 
-// Incidents is what is known of a group's incidents. Burrow gives an incident an ID and a start when a group
-// is first seen bad, and repeats both until the group is OK again.
+// Incidents is what is known of a group's incidents. An incident is the time in which the group's verdict is not OK, whoever
+// tells it. Burrow's notifier gives it an ID and a start when it first sees the group bad, and repeats both until the group
+// is OK again; its API tells of neither.
 type Incidents struct {
-	// ID of the incident that is open; empty if none is.
+	// Open says that an incident is open.
+	Open bool
+	// ID that Burrow gave the open incident; empty until a notification brings it.
 	ID string
-	// Start of the open incident as Burrow first told it; zero if that is not known.
+	// Start of the open incident: as Burrow first told it, or when Karrot first knew.
 	Start time.Time
 	// Seen counts incidents, each once, since Since.
 	Seen int64
-	// Since is when the first notification of the group arrived.
+	// Since is when the group was first known.
 	Since time.Time
 
 	// recent are hashes of the latest IDs, so that a notification that was overtaken by the close is
 	// not taken for a new incident.
 	recent recentIDs
-	// late marks an incident that had already ended when such a notification opened it again.
-	late bool
+	// last is the latest incident that ended, if no notification brought its ID: one of it may still come.
+	last struct{ start, end time.Time }
+	// late marks an incident that had already ended when such a notification opened it again, at reopened.
+	late     bool
+	reopened time.Time
 }
+
+// lateFor is more than the time by which a notification is overtaken. A group that is told to be bad under an old ID for longer
+// than this is bad.
+const lateFor = 30 * time.Second
 
 type recentIDs [4]uint64
 
@@ -47,7 +57,7 @@ func (r *recentIDs) has(id string) bool {
 }
 
 func (r *recentIDs) add(id string) {
-	if r.has(id) {
+	if id == "" || r.has(id) {
 		return
 	}
 	copy(r[1:], r[:len(r)-1])
@@ -67,11 +77,12 @@ const (
 // EndedBy says how the end of an incident became known.
 type EndedBy string
 
-// A close is a notification of an OK group with the ID of its incident. If that is lost, the next OK says the same.
-// Of a group that was deleted, nothing says so, but that Burrow's API lists it no longer.
+// A close is a notification of an OK group with the ID of its incident. If that is lost, the next OK says the same. An answer
+// of Burrow's API can come before both. Of a group that was deleted, only the API's lists say so.
 const (
 	EndedByClose  EndedBy = "close"
 	EndedByOK     EndedBy = "ok"
+	EndedByPoll   EndedBy = "poll"
 	EndedByExpiry EndedBy = "expiry"
 	EndedByGone   EndedBy = "gone"
 )
@@ -81,7 +92,8 @@ type Event struct {
 	Kind EventKind
 	// EndedBy is set for Ended.
 	EndedBy EndedBy
-	ID      string
+	// ID of the incident; empty as long as no notification brought it.
+	ID string
 	// Start of the incident; zero if not known.
 	Start time.Time
 	// At is when Karrot came to know.
@@ -113,65 +125,116 @@ func (e *Event) about(g *burrow.GroupStatus) {
 	e.Worst = slices.Clone(worst[:min(len(worst), maxWorst)])
 }
 
-// next is the state of the group's incidents after a notification; before is the status until then,
-// StatusUnknown if there was none. The event's Kind is only good if happened is true.
+// next is the state of the group's incidents after s; before is the status until then, StatusUnknown if there was none.
+// The event's Kind is only good if happened is true. Each opening has one end, and each end had an opening.
 //
 // Some things can't be known. A Burrow that takes over from another, or restarts, gives a running incident a
 // new ID and a new start. So an ID that changes without an OK between is taken for the same incident:
 // it is not counted again, and keeps its first start. If the group was in fact OK for a time of which all
-// notifications were lost, two incidents are counted as one. A body without ID (a bare Result) tells
-// nothing of incidents, but that an OK ends one.
-func (i Incidents) next(n *burrow.Notification, at time.Time, before burrow.Status) (after Incidents, event Event, happened bool) {
-	event = Event{ID: n.ID, Start: n.Start, At: at, Previous: before}
-	open := i.ID != ""
+// notifications were lost, two incidents are counted as one. The close of an incident that was never
+// seen to be open (below the notifier's threshold, or before Karrot started) is none.
+func (i Incidents) next(s *State, before burrow.Status) (after Incidents, event Event, happened bool) {
+	n, at := &s.Notification, s.Received
+	event = Event{At: at, Previous: before}
 	switch bad := n.Group.Status > burrow.StatusOK; {
-	case bad && !open && n.ID == "":
-		// Bad, but nothing names an incident.
-	case bad && !open:
-		i.late = i.recent.has(n.ID)
-		if !i.late {
-			i.Seen++
-		}
-		i.ID, i.Start = n.ID, n.Start
-		i.recent.add(n.ID)
-		event.Kind, happened = Opened, !i.late
-	case bad:
-		if n.ID != "" && n.ID != i.ID {
-			i.ID = n.ID
-			i.recent.add(n.ID)
+	case bad && !i.Open:
+		i.Open, i.ID, i.Start = true, n.ID, n.Start
+		if i.late = i.hasEnded(n); i.late {
+			i.reopened = at
+			break
 		}
 		if i.Start.IsZero() {
-			i.Start = n.Start
+			i.Start = at
 		}
-		event.ID, event.Start = i.ID, i.Start
-		event.Kind, happened = Changed, !i.late && n.Group.Status != before
-	case open:
-		event.ID, event.Start = i.ID, i.Start
-		event.Kind, event.EndedBy, happened = Ended, endedBy(n), !i.late
-		if n.ID != "" {
-			i.recent.add(n.ID)
-		}
-		i.ID, i.Start, i.late = "", time.Time{}, false
-	case n.ID != "" && !i.recent.has(n.ID):
-		// The close of an incident that was not heard of: below the notifier's threshold, or before Karrot started.
-		i.Seen++
 		i.recent.add(n.ID)
-		event.Kind, event.EndedBy, happened = Ended, EndedByClose, true
+		i.Seen++
+		event.Kind, happened = Opened, true
+	case bad && i.late && at.Sub(i.reopened) >= lateFor:
+		i.late, i.Start = false, i.reopened
+		i.Seen++
+		event.Kind, event.Previous, happened = Opened, burrow.StatusOK, true
+	case bad:
+		i.adopt(n)
+		event.Kind, happened = Changed, !i.late && n.Group.Status != before
+	case i.Open:
+		i.adopt(n)
+		event.Kind, event.EndedBy, happened = Ended, endedBy(s), !i.late
+		event.ID, event.Start = i.ID, i.Start
+		i.recent.add(n.ID)
+		return *i.ended(at), event, happened
 	}
+	event.ID, event.Start = i.ID, i.Start
 	return i, event, happened
 }
 
-func endedBy(n *burrow.Notification) EndedBy {
-	if n.ID != "" {
+// hasEnded says whether a bad evaluation is of an incident that has already ended: the notification was overtaken by
+// another one, or by an answer of the API.
+func (i *Incidents) hasEnded(n *burrow.Notification) bool {
+	return n.ID != "" && (i.recent.has(n.ID) || i.inLast(n.Start))
+}
+
+// inLast says whether Burrow can have seen the latest incident begin at start. It may have seen it somewhat before the API told of it.
+func (i *Incidents) inLast(start time.Time) bool {
+	return !i.last.end.IsZero() && !start.After(i.last.end) && start.After(i.last.start.Add(-maxEvaluationAge))
+}
+
+// adopt takes the ID and the start that Burrow gave the open incident, and says whether they are new. The start stays
+// when the ID changes.
+func (i *Incidents) adopt(n *burrow.Notification) bool {
+	if n.ID == "" || n.ID == i.ID || i.recent.has(n.ID) {
+		return false
+	}
+	if i.ID == "" && !n.Start.IsZero() && !i.inLast(n.Start) {
+		i.Start = n.Start
+	}
+	i.ID = n.ID
+	i.recent.add(n.ID)
+	return true
+}
+
+// ended is the same without the open incident.
+func (i *Incidents) ended(at time.Time) *Incidents {
+	after := &Incidents{Seen: i.Seen, Since: i.Since, recent: i.recent}
+	if i.Open && i.ID == "" {
+		after.last.start, after.last.end = i.Start, at
+	}
+	return after
+}
+
+func endedBy(s *State) EndedBy {
+	switch {
+	case s.ID != "":
 		return EndedByClose
+	case !s.Polled.IsZero():
+		return EndedByPoll
 	}
 	return EndedByOK
 }
 
-// eventQueue keeps events until the pipelines have them, the newest if there are too many.
+// KeepEvents makes the table keep events of incidents from now on, at most so many that were not taken.
+func (t *Table) KeepEvents(limit int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events.limit = limit
+}
+
+// TakeEvents returns the oldest events of incidents, at most so many, and forgets them.
+func (t *Table) TakeEvents(most int) []Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.events.take(most)
+}
+
+// DropEvents counts events that were taken and that no pipeline will get.
+func (t *Table) DropEvents(n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events.dropped += int64(n)
+}
+
+// eventQueue keeps events until they are taken, the newest if there are too many.
 type eventQueue struct {
 	limit   int
-	first   int64 // number of events[0]
 	events  []Event
 	dropped int64
 }
@@ -183,16 +246,14 @@ func (q *eventQueue) add(e Event, g *burrow.GroupStatus) {
 	}
 	e.about(g)
 	if len(q.events) >= q.limit {
-		q.dropped++
-		q.remove(q.first + 1)
+		q.dropped += int64(len(q.take(1)))
 	}
 	q.events = append(q.events, e)
 }
 
-// remove forgets the events before number end.
-func (q *eventQueue) remove(end int64) {
-	n := min(max(end-q.first, 0), int64(len(q.events)))
-	clear(q.events[:n])
-	q.events = q.events[n:]
-	q.first += n
+func (q *eventQueue) take(most int) []Event {
+	taken := slices.Clone(q.events[:min(most, len(q.events))])
+	clear(q.events[:len(taken)])
+	q.events = q.events[len(taken):]
+	return taken
 }

@@ -19,6 +19,9 @@ type heard struct {
 	start  int
 }
 
+// polledAt is an answer of the API, which has no ID.
+const polledAt = "polled"
+
 func (x heard) notification() *burrow.Notification {
 	n := notification("g", int64(x.at))
 	n.Group.Status, n.ID = x.status, x.id
@@ -26,6 +29,16 @@ func (x heard) notification() *burrow.Notification {
 		n.Start = at(x.start)
 	}
 	return n
+}
+
+func (x heard) bring(t *testing.T, table *Table) {
+	t.Helper()
+	if x.id == polledAt {
+		x.id = ""
+		require.NoError(t, table.UpdateFromAPI(&x.notification().Group, at(x.at)))
+		return
+	}
+	require.NoError(t, table.Update(x.notification(), at(x.at)))
 }
 
 func describe(e Event) string {
@@ -79,11 +92,8 @@ func TestIncidents(t *testing.T) {
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by ok a since 0 at 120: ERR to OK", "opened b since 175 at 180: OK to ERR"},
 			seen:   2, open: "b", duration: 5 * time.Second,
 		},
-		"close without open": {
-			told:   []heard{{0, ok, "", 0}, {60, ok, "a", 30}, {120, ok, "a", 30}},
-			events: []string{"ended by close a since 30 at 60: OK to OK"},
-			seen:   1,
-		},
+		// Nobody said that it was bad.
+		"close without open": {told: []heard{{0, ok, "", 0}, {60, ok, "a", 30}, {120, ok, "a", 30}}},
 		"renamed by a failover": {
 			told:   []heard{{0, bad, "a", 0}, {60, bad, "b", 58}, {120, bad, "b", 58}, {180, ok, "b", 58}},
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close b since 0 at 180: ERR to OK"},
@@ -99,9 +109,58 @@ func TestIncidents(t *testing.T) {
 			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close a since 0 at 60: ERR to OK", "opened b since 170 at 180: OK to ERR"},
 			seen:   2, open: "b", duration: 10 * time.Second,
 		},
+		"bad again under the old ID, and stays so": {
+			told: []heard{{0, bad, "a", 0}, {60, ok, "a", 0}, {70, bad, "a", 0}, {130, bad, "a", 0}, {190, ok, "a", 0}},
+			events: []string{
+				"opened a since 0 at 0: unknown to ERR", "ended by close a since 0 at 60: ERR to OK",
+				"opened a since 70 at 130: OK to ERR", "ended by close a since 70 at 190: ERR to OK",
+			},
+			seen: 2,
+		},
+		"a Burrow whose clock is two days behind": {
+			told: []heard{{0, bad, "a", -172800}, {60, ok, "a", -172800}, {61, bad, "b", -172740}, {120, ok, "b", -172740}},
+			events: []string{
+				"opened a since -172800 at 0: unknown to ERR", "ended by close a since -172800 at 60: ERR to OK",
+				"opened b since -172740 at 61: OK to ERR", "ended by close b since -172740 at 120: ERR to OK",
+			},
+			seen: 2,
+		},
 		"bare results": {
 			told:   []heard{{0, bad, "", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
-			events: nil,
+			events: []string{"opened  since 0 at 0: unknown to ERR", "changed  since 0 at 60: ERR to WARN", "ended by ok  since 0 at 120: WARN to OK"},
+			seen:   1,
+		},
+		"polled alone": {
+			told: []heard{{0, ok, polledAt, 0}, {30, bad, polledAt, 0}, {60, bad, polledAt, 0}, {90, ok, polledAt, 0}, {120, warn, polledAt, 0}},
+			events: []string{
+				"opened  since 30 at 30: OK to ERR", "ended by poll  since 30 at 90: ERR to OK", "opened  since 120 at 120: OK to WARN",
+			},
+			seen: 2,
+		},
+		"polled first, then notified": {
+			told:   []heard{{30, bad, polledAt, 0}, {40, bad, "a", 25}, {60, bad, polledAt, 0}, {90, ok, polledAt, 0}, {95, ok, "a", 25}, {120, ok, "", 0}},
+			events: []string{"opened  since 30 at 30: unknown to ERR", "ended by poll a since 25 at 90: ERR to OK"},
+			seen:   1,
+		},
+		"polled from end to end, and then closed": {
+			told:   []heard{{30, bad, polledAt, 0}, {90, ok, polledAt, 0}, {95, ok, "a", 25}, {120, bad, polledAt, 0}, {130, bad, "b", 118}, {180, ok, "b", 118}},
+			events: []string{"opened  since 30 at 30: unknown to ERR", "ended by poll  since 30 at 90: ERR to OK", "opened  since 120 at 120: OK to ERR", "ended by close b since 118 at 180: ERR to OK"},
+			seen:   2,
+		},
+		"notified, and overtaken by a poll": {
+			told:   []heard{{0, bad, "a", 0}, {60, ok, polledAt, 0}, {61, bad, "a", 0}, {90, ok, polledAt, 0}, {95, ok, "a", 0}},
+			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by poll a since 0 at 60: ERR to OK"},
+			seen:   1,
+		},
+		"overtaken by polls from end to end": {
+			told:   []heard{{0, bad, polledAt, 0}, {30, ok, polledAt, 0}, {31, bad, "a", -5}, {35, ok, "a", -5}},
+			events: []string{"opened  since 0 at 0: unknown to ERR", "ended by poll  since 0 at 30: ERR to OK"},
+			seen:   1,
+		},
+		"restarted Burrow, polled and notified": {
+			told:   []heard{{0, bad, "a", 0}, {30, bad, polledAt, 0}, {200, bad, "b", 190}, {210, bad, polledAt, 0}, {260, ok, "b", 190}},
+			events: []string{"opened a since 0 at 0: unknown to ERR", "ended by close b since 0 at 260: ERR to OK"},
+			seen:   1,
 		},
 		"bare result in an incident": {
 			told:   []heard{{0, bad, "a", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
@@ -120,27 +179,27 @@ func TestIncidents(t *testing.T) {
 			table.KeepEvents(100)
 			var last *State
 			for _, x := range tc.told {
-				require.NoError(t, table.Update(x.notification(), at(x.at)))
-				last = table.Collect()[0].Current
+				x.bring(t, table)
+				last = current(t, table)
 			}
 			if tc.expire > 0 {
 				table.Expire(at(tc.expire))
 			}
-			events, _ := table.Events()
 			var got []string
-			for _, e := range events {
+			for _, e := range table.TakeEvents(100) {
 				got = append(got, describe(e))
 			}
 			assert.Equal(t, tc.events, got)
 			if tc.expire > 0 {
-				assert.Empty(t, table.Collect())
+				assert.Empty(t, collect(table, at(tc.expire)))
 				return
 			}
 			assert.Equal(t, tc.seen, last.Incidents.Seen)
 			assert.Equal(t, tc.open, last.Incidents.ID)
 			assert.Equal(t, at(tc.told[0].at), last.Incidents.Since)
 			duration, known := last.IncidentDuration()
-			assert.Equal(t, tc.open != "", known)
+			assert.Equal(t, last.Group.Status > ok, known)
+			assert.Equal(t, last.Group.Status > ok, last.Incidents.Open)
 			assert.Equal(t, tc.duration, duration)
 		})
 	}
@@ -151,9 +210,8 @@ func TestIncidentWithoutStart(t *testing.T) {
 	n := notification("g", 1)
 	n.ID, n.Group.Status = "a", burrow.StatusErr
 	require.NoError(t, table.Update(n, at(0)))
-	state := table.Collect()[0].Current
-	_, known := state.IncidentDuration()
-	assert.False(t, known)
+	state := current(t, table)
+	assert.Equal(t, at(0), state.Incidents.Start, "since Karrot knows")
 	assert.EqualValues(t, 1, state.Incidents.Seen)
 }
 
@@ -166,7 +224,7 @@ func TestEventNamesTheWorstPartitions(t *testing.T) {
 		n.Group.Partitions = append(n.Group.Partitions, burrow.PartitionStatus{Topic: "t", Partition: p, CurrentLag: int64(p % 20)})
 	}
 	require.NoError(t, table.Update(n, at(0)))
-	events, _ := table.Events()
+	events := table.TakeEvents(10)
 	require.Len(t, events, 1)
 	assert.Equal(t, 30, events[0].Listed)
 	var worst []int32
@@ -187,35 +245,26 @@ func TestEventsWaitAndAreBounded(t *testing.T) {
 		}
 		require.NoError(t, table.Update(heard{second, status, fmt.Sprint("incident ", second/2), second}.notification(), at(second)))
 	}
-	seconds := func() (list []float64, end int64) {
-		events, end := table.Events()
-		for _, e := range events {
+	seconds := func(most int) (list []float64) {
+		for _, e := range table.TakeEvents(most) {
 			list = append(list, e.At.Sub(at(0)).Seconds())
 		}
-		return list, end
+		return list
 	}
-	flap(0)
-	flap(1)
-	list, end := seconds()
-	assert.Equal(t, []float64{0, 1}, list)
-	flap(2)
-	flap(3) // drops the event of second 0 while it is being handed over
-	table.CommitEvents(end)
-	list, end = seconds()
-	assert.Equal(t, []float64{2, 3}, list)
-	table.CommitEvents(end)
-	table.CommitEvents(end)
-	list, _ = seconds()
-	assert.Empty(t, list)
-	for second := 4; second < 10; second++ {
+	for second := range 3 {
 		flap(second)
 	}
-	list, _ = seconds()
-	assert.Equal(t, []float64{7, 8, 9}, list, "the newest")
-	assert.EqualValues(t, 1+3, table.Stats().EventsDropped)
+	assert.Equal(t, []float64{0, 1}, seconds(2), "the oldest")
+	assert.Equal(t, []float64{2}, seconds(2))
+	assert.Empty(t, seconds(2))
+	for second := 3; second < 10; second++ {
+		flap(second)
+	}
+	assert.Equal(t, []float64{7, 8, 9}, seconds(10), "the newest")
+	table.DropEvents(3)
+	assert.EqualValues(t, 4+3, table.Stats().EventsDropped)
 
 	silent := New(limits)
 	require.NoError(t, silent.Update(heard{0, burrow.StatusErr, "a", 0}.notification(), at(0)))
-	events, _ := silent.Events()
-	assert.Empty(t, events, "nobody asks")
+	assert.Empty(t, silent.TakeEvents(10), "nobody asks")
 }

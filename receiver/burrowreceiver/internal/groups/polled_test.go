@@ -2,6 +2,7 @@ package groups
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,11 +41,13 @@ func notified(g *burrow.GroupStatus) *burrow.Notification {
 	return n
 }
 
+// current is the state of the only group.
 func current(t *testing.T, table *Table) *State {
 	t.Helper()
-	changes := table.Collect()
-	require.Len(t, changes, 1)
-	return changes[0].Current
+	var states []*State
+	table.Each(func(s *State) { states = append(states, s) })
+	require.Len(t, states, 1)
+	return states[0]
 }
 
 func partitions(s *State) (list []string) {
@@ -99,53 +102,129 @@ func TestPolledPartitionsCount(t *testing.T) {
 	table := New(Limits{MaxGroups: 5, MaxPartitions: 3, ExpireAfter: time.Minute})
 	require.ErrorIs(t, table.UpdateFromAPI(evaluation(0, ok, ok, ok, ok), at(0)), ErrTooManyPartitions)
 	require.NoError(t, table.UpdateFromAPI(evaluation(0, ok, ok, ok), at(0)))
-	require.ErrorIs(t, table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{1, 2, 3, 4}, Received: at(0)}), ErrTooManyPartitions)
+	require.ErrorIs(t, table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{200, 200, 200, 200}, Received: at(0)}), ErrTooManyPartitions)
 	require.NoError(t, table.Update(notified(evaluation(0, ok, ok, ok)), at(1)))
 	assert.Equal(t, Stats{Groups: 1, Partitions: 3}, table.Stats())
 	table.Expire(at(61))
 	assert.Equal(t, Stats{Expired: 1}, table.Stats())
 }
 
-func TestGroupsThatAreGone(t *testing.T) {
-	const ok, stop = burrow.StatusOK, burrow.StatusStop
-	table := New(polledLimits)
-	table.KeepEvents(10)
-	polled := func(name string, second int) {
-		g := evaluation(0, ok)
+// listed makes a list of a poll that began at a second; polls are 10 s apart.
+func listed(second int, names ...string) List {
+	return List{Cluster: "c", Names: names, Asked: at(second), Interval: 10 * time.Second}
+}
+
+func polled(t *testing.T, table *Table, second int, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		g := evaluation(0, burrow.StatusOK)
 		g.Group = name
 		require.NoError(t, table.UpdateFromAPI(g, at(second)))
 	}
-	polled("stays", 0)
-	polled("goes", 0)
-	polled("heard of since", 0)
-	pushed := notified(evaluation(0, stop))
+}
+
+func names(table *Table) (list []string) {
+	table.Each(func(s *State) { list = append(list, s.Group.Group) })
+	slices.Sort(list)
+	return list
+}
+
+func TestGroupsThatAreGone(t *testing.T) {
+	table := New(polledLimits)
+	table.KeepEvents(10)
+	polled(t, table, 0, "stays", "goes", "received since")
+	pushed := notified(evaluation(0, burrow.StatusStop))
 	pushed.Group.Group = "only notified"
 	require.NoError(t, table.Update(pushed, at(0)))
-	bad := notified(evaluation(0, stop))
+	bad := notified(evaluation(5, burrow.StatusStop))
 	bad.Group.Group, bad.ID, bad.Start = "goes", "a", at(-5)
 	require.NoError(t, table.Update(bad, at(1)))
-	table.Commit(table.Collect())
+	table.Finish(collect(table, at(2)), true, at(2))
+	_ = table.TakeEvents(10)
 
-	polled("heard of since", 11)
-	table.EndMissing("c", []string{"stays"}, nil, at(10), at(12))
-	table.EndMissing("other", nil, nil, at(10), at(12))
-	var ended []string
-	for _, c := range table.Collect() {
-		if c.Current == nil {
-			ended = append(ended, c.Last().Group.Group)
-		}
-	}
-	assert.Equal(t, []string{"goes"}, ended)
-	events, _ := table.Events()
-	require.Len(t, events, 2)
-	assert.Equal(t, "ended by gone a since -5 at 12: ERR to ERR", describe(events[1]))
-
-	table.End("c", "stays", at(20))
-	table.End("c", "only notified", at(20))
-	table.End("c", "unknown", at(20))
-	table.Commit(table.Collect())
-	assert.Equal(t, 2, table.Stats().Groups)
+	table.ListGroups(List{Cluster: "other", Names: []string{"x"}, Asked: at(10)}, at(12))
+	polled(t, table, 11, "received since")
+	table.ListGroups(listed(10, "stays", "x"), at(12))
+	assert.Len(t, names(table), 4, "one list is no evidence")
+	table.ListGroups(listed(19, "stays", "received since"), at(19))
+	assert.Len(t, names(table), 4, "the next one comes too soon")
+	table.ListGroups(listed(20, "stays", "received since"), at(22))
+	assert.Equal(t, []string{"only notified", "received since", "stays"}, names(table))
+	events := table.TakeEvents(10)
+	require.Len(t, events, 1)
+	assert.Equal(t, "ended by gone a since -5 at 22: ERR to ERR", describe(events[0]))
 	assert.Zero(t, table.Stats().Expired, "to be gone is not to expire")
+
+	table.EndCluster("c", at(11), at(30))
+	assert.Equal(t, []string{"only notified", "received since"}, names(table), "received since it was asked")
+	table.EndCluster("c", at(12), at(30))
+	assert.Equal(t, []string{"only notified"}, names(table))
+}
+
+// A Burrow that has just started lists nothing, and then ever more.
+func TestListsThatSayNothing(t *testing.T) {
+	all := []string{"a", "b", "c", "d"}
+	for name, lists := range map[string][][]string{
+		"empty":                          {{}, {}, {}},
+		"less than half":                 {{"a"}, {"a"}, {"a"}},
+		"in turns":                       {{"a", "b"}, {"c", "d"}, {"a", "b"}, {"c", "d"}},
+		"an empty one between":           {{"a", "b", "c"}, {}, {"a", "b", "c"}},
+		"back at the second":             {{"a", "b", "c"}, all, {"a", "b", "c"}},
+		"others instead, more than half": {{"w", "x", "y", "z"}, {"w", "x", "y", "z"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+			polled(t, table, 0, all...)
+			for _, topic := range all {
+				require.NoError(t, table.UpdateTopic(&Topic{Cluster: "c", Name: topic, Offsets: []int64{1}, Received: at(0)}))
+			}
+			for i, list := range lists {
+				table.ListGroups(listed(10*i+10, list...), at(10*i+11))
+				table.ListTopics(listed(10*i+10, list...), at(10*i+11))
+			}
+			assert.Equal(t, all, names(table))
+			assert.Equal(t, 4, table.Stats().Topics)
+		})
+	}
+	table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+	polled(t, table, 0, all...)
+	table.ListGroups(listed(10, "a", "b"), at(11))
+	table.ListGroups(listed(20, "a", "b"), at(21))
+	assert.Equal(t, []string{"a", "b"}, names(table), "half of them, twice")
+}
+
+// A group that is gone and comes back goes on counting its incidents.
+func TestGroupComesBackAfterItWasGone(t *testing.T) {
+	table := New(polledLimits)
+	table.KeepEvents(10)
+	bad := evaluation(0, burrow.StatusStop)
+	require.NoError(t, table.UpdateFromAPI(bad, at(0)))
+	table.Finish(collect(table, at(1)), true, at(1))
+	polled(t, table, 1, "other")
+	table.ListGroups(listed(10, "other"), at(11))
+	table.ListGroups(listed(20, "other"), at(21))
+	assert.Equal(t, []string{"other"}, names(table))
+	table.Finish(collect(table, at(22)), true, at(22))
+	table.Expire(at(22))
+	require.NoError(t, table.UpdateFromAPI(bad, at(30)))
+	table.EndCluster("other", at(31), at(31))
+	var seen []int64
+	table.Each(func(s *State) {
+		if s.Group.Group == "g" {
+			seen = append(seen, s.Incidents.Seen)
+			assert.Equal(t, at(0), s.Incidents.Since)
+		}
+	})
+	assert.Equal(t, []int64{2}, seen)
+	var events []string
+	for _, e := range table.TakeEvents(10) {
+		events = append(events, describe(e))
+	}
+	assert.Equal(t, []string{
+		"opened  since 0 at 0: unknown to ERR",
+		"ended by gone  since 0 at 21: ERR to ERR",
+		"opened  since 30 at 30: unknown to ERR",
+	}, events)
 }
 
 func TestTopics(t *testing.T) {
@@ -154,17 +233,19 @@ func TestTopics(t *testing.T) {
 		require.NoError(t, table.UpdateTopic(&Topic{Cluster: "c", Name: name, Offsets: offsets, Received: at(second)}))
 	}
 	take := func() (list []string) {
-		changes := table.CollectTopics()
-		for i := range changes {
-			c := &changes[i]
+		fresh, _ := table.Due()
+		var changes []Change
+		for _, ref := range fresh {
+			c := table.Begin(ref)
 			offsets := "ended"
-			if c.Current != nil {
-				c.Series = len(c.Current.Offsets)
-				offsets = fmt.Sprint(c.Current.Offsets)
+			if c.Topic != nil {
+				c.Series = len(c.Topic.Offsets)
+				offsets = fmt.Sprint(c.Topic.Offsets)
 			}
-			list = append(list, fmt.Sprintf("%s %s @%d", c.Last().Name, offsets, int(c.At.Sub(at(0)).Seconds())))
+			list = append(list, fmt.Sprintf("%s %s @%d", c.Name, offsets, int(c.At.Sub(at(0)).Seconds())))
+			changes = append(changes, c)
 		}
-		table.CommitTopics(changes)
+		table.Finish(changes, true, at(0))
 		return list
 	}
 	update("b", 0, 1, 2)
@@ -173,8 +254,9 @@ func TestTopics(t *testing.T) {
 	assert.Equal(t, Stats{Topics: 2, Series: 3}, table.Stats())
 	assert.Empty(t, take())
 	update("b", 10, 5, 6, 7)
-	table.EndMissing("c", nil, []string{"b"}, at(20), at(21))
-	assert.Equal(t, []string{"a ended @21", "b [5 6 7] @10"}, take())
+	table.ListTopics(listed(20, "b"), at(21))
+	table.ListTopics(listed(30, "b"), at(31))
+	assert.Equal(t, []string{"a ended @31", "b [5 6 7] @10"}, take())
 	assert.Equal(t, Stats{Topics: 1, Series: 3}, table.Stats())
 	table.Expire(at(70))
 	assert.Equal(t, []string{"b ended @70"}, take())
@@ -183,6 +265,145 @@ func TestTopics(t *testing.T) {
 	table.Expire(at(140))
 	assert.Empty(t, take())
 	assert.Equal(t, Stats{}, table.Stats())
+	assert.Empty(t, table.topics)
+}
+
+// Burrow leaves out the partitions whose head it has never read, and those behind them move up.
+func TestOffsetsOfOtherPartitions(t *testing.T) {
+	topic := func(second int, offsets ...int64) *Topic {
+		return &Topic{Cluster: "c", Name: "t", Offsets: offsets, Received: at(second)}
+	}
+	behind := func(second int, lag int64) *burrow.Notification {
+		g := evaluation(0, burrow.StatusStop)
+		g.Partitions[0].CurrentLag, g.Partitions[0].Partition, g.PartitionCount = lag, 2, 3
+		g.Partitions[0].End.Timestamp = at(second).UnixMilli()
+		return &burrow.Notification{Group: *g}
+	}
+	t.Run("a notification read a higher one, a minute ago", func(t *testing.T) {
+		table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: 5 * time.Minute})
+		require.NoError(t, table.Update(behind(0, 7), at(0)))
+		require.ErrorIs(t, table.UpdateTopic(topic(60, 10, 107)), ErrUnmatched)
+		require.NoError(t, table.UpdateTopic(topic(60, 10, 20, 107)))
+	})
+	t.Run("the answer before was longer", func(t *testing.T) {
+		table := New(polledLimits)
+		require.NoError(t, table.UpdateTopic(topic(0, 1, 2, 3)))
+		require.ErrorIs(t, table.UpdateTopic(topic(30, 1, 3)), ErrUnmatched)
+		table.Expire(at(60))
+		require.NoError(t, table.UpdateTopic(topic(60, 1, 3)), "recreated with fewer partitions")
+	})
+	t.Run("below a commit and its lag", func(t *testing.T) {
+		table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: 10 * time.Minute})
+		require.NoError(t, table.Update(behind(0, 7), at(0)))
+		require.ErrorIs(t, table.UpdateTopic(topic(10, 10, 20, 106)), ErrUnmatched)
+		require.NoError(t, table.UpdateTopic(topic(121, 10, 20, 106)), "recreated: what was told is old")
+	})
+	t.Run("below a commit without lag", func(t *testing.T) {
+		table := New(polledLimits)
+		require.NoError(t, table.Update(behind(0, 0), at(0)))
+		require.NoError(t, table.UpdateTopic(topic(10, 10, 20, 90)), "Burrow's head can be older than the commit")
+	})
+	t.Run("asked before the newest", func(t *testing.T) {
+		table := New(polledLimits)
+		require.NoError(t, table.UpdateTopic(topic(10, 5)))
+		require.NoError(t, table.UpdateTopic(topic(9, 4)))
+		assert.Equal(t, []int64{5}, collect(table, at(10))[0].Topic.Offsets)
+	})
+}
+
+func TestTimeLagOfUnlistedPartitions(t *testing.T) {
+	const ok, stop = burrow.StatusOK, burrow.StatusStop
+	table := New(polledLimits)
+	// The heads are seen to grow, so that the time lags of 0 and 1 are known; 2 has no lag.
+	poll := func(second int, add int64, statuses ...burrow.Status) {
+		g := evaluation(add, statuses...)
+		g.Partitions[2].CurrentLag = 0
+		require.NoError(t, table.UpdateFromAPI(g, at(second)))
+	}
+	poll(0, 10, stop, ok, ok)
+	poll(10, 20, stop, ok, ok)
+	lags := func() (known []bool) {
+		s := current(t, table)
+		for i := range s.Group.Partitions {
+			known = append(known, s.TimeLag(i) != burrow.Unknown)
+		}
+		return known
+	}
+	require.Equal(t, []bool{true, true, true}, lags())
+
+	n := notified(evaluation(25, ok, ok, ok))
+	n.Group.MaxLag = &evaluation(25, ok, ok, ok).Partitions[1]
+	require.NoError(t, table.Update(n, at(20)))
+	assert.Equal(t, []bool{false, true, true}, lags(), "0 has recovered, and nobody says how far it is; 1 was just computed; 2 was OK and is")
+
+	poll(30, 50, ok, ok, ok)
+	n = notified(evaluation(3, ok, ok, ok))
+	n.Group.MaxLag = &evaluation(3, ok, ok, ok).Partitions[1]
+	require.NoError(t, table.Update(n, at(31)))
+	assert.Equal(t, []bool{false, true, true}, lags(), "0 was further behind than any is now")
+
+	poll(40, 60, stop, ok, ok)
+	caughtUp := notified(evaluation(0, ok, ok, ok))
+	require.NoError(t, table.Update(caughtUp, at(41)))
+	s := current(t, table)
+	assert.Equal(t, []float64{0, 0, 0}, s.TimeLags, "there is no lag at all")
+	assert.Equal(t, []string{"t/0 OK 0", "t/1 OK 0", "t/2 OK 0"}, partitions(s))
+}
+
+// Burrow keeps evaluations for some seconds, so that an old one can arrive last.
+func TestNewestEvaluationWins(t *testing.T) {
+	const ok, stop = burrow.StatusOK, burrow.StatusStop
+	committed := func(g *burrow.GroupStatus, seconds ...int) *burrow.GroupStatus {
+		for i, second := range seconds {
+			g.Partitions[i].End.Timestamp = at(second).UnixMilli()
+		}
+		return g
+	}
+	for name, tc := range map[string]struct {
+		known    *burrow.GroupStatus
+		at       int
+		then     *burrow.GroupStatus
+		asPolled bool
+		wins     bool
+	}{
+		"older commit":                {committed(evaluation(1, ok, ok), 9, 9), 15, committed(evaluation(2, stop, ok), 5, 9), false, false},
+		"older commit, polled":        {committed(evaluation(1, ok, ok), 9, 9), 15, committed(evaluation(2, stop, ok), 5, 9), true, false},
+		"the same commits":            {committed(evaluation(1, ok, ok), 9, 9), 15, committed(evaluation(2, stop, ok), 9, 9), false, true},
+		"one older, one newer":        {committed(evaluation(1, ok, ok), 9, 5), 15, committed(evaluation(2, ok, ok), 5, 9), true, true},
+		"another partition":           {committed(evaluation(1, ok), 9), 15, committed(evaluation(2, ok, stop), 9, 1), false, true},
+		"much older commit":           {committed(evaluation(1, ok, ok), 9, 9), 15, committed(evaluation(2, stop, ok), -200, 9), false, true},
+		"older commit after a minute": {committed(evaluation(1, ok, ok), 9, 9), 70, committed(evaluation(2, stop, ok), 5, 9), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+			require.NoError(t, table.UpdateFromAPI(tc.known, at(10)))
+			if tc.asPolled {
+				require.NoError(t, table.UpdateFromAPI(tc.then, at(tc.at)))
+			} else {
+				require.NoError(t, table.Update(notified(tc.then), at(tc.at)))
+			}
+			want := tc.known.TotalLag
+			if tc.wins {
+				want = tc.then.TotalLag
+			}
+			assert.Equal(t, want, current(t, table).Group.TotalLag)
+		})
+	}
+
+	table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+	require.NoError(t, table.Update(notified(committed(evaluation(1, stop), 9)), at(9)))
+	require.NoError(t, table.Update(notified(committed(evaluation(2, stop), 8)), at(10)))
+	assert.EqualValues(t, 2, current(t, table).Group.TotalLag, "without polls the newest arrival counts")
+
+	table = New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+	require.NoError(t, table.UpdateFromAPI(committed(evaluation(1, stop), 9), at(10)))
+	old := notified(committed(evaluation(2, stop), 5))
+	old.ID, old.Start = "a", at(4)
+	require.NoError(t, table.Update(old, at(11)))
+	s := current(t, table)
+	assert.EqualValues(t, 1, s.Group.TotalLag)
+	assert.Equal(t, "a", s.Incidents.ID, "what it tells of the incident is true all the same")
+	assert.Equal(t, at(4), s.Incidents.Start)
 }
 
 // The head that the API tells is a point of the history, for partitions whose groups are followed.
@@ -192,7 +413,7 @@ func TestHeadsOfTopicsHelpTheTimeLag(t *testing.T) {
 	g.Partitions[0].CurrentLag = 50
 	require.NoError(t, table.UpdateFromAPI(g, at(0)))
 	require.NoError(t, table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{175, 9}, Received: at(10)}))
-	history := table.heads.topics[headTopic{"c", "t"}]
+	history := table.heads.topics[key{"c", "t"}]
 	require.Len(t, history, 1, "nobody asks for the other partition")
 	points := history[0].points
 	assert.Equal(t, headPoint{175, at(10).UnixMilli()}, points[len(points)-1])

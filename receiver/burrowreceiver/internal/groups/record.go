@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"slices"
 	"time"
@@ -11,8 +12,8 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 )
 
-// recordVersion is raised when a record would be read wrongly by an older or newer version.
-const recordVersion = 1
+// recordVersion is raised when a record would be read wrongly by an older or newer version. Version 1 had no Open.
+const recordVersion = 2
 
 // record is a group as it is kept over a restart.
 type record struct {
@@ -22,7 +23,7 @@ type record struct {
 	Received int64 `json:"received"`
 	// Polled too; 0 if the state is not from the API.
 	Polled     int64           `json:"polled,omitempty"`
-	InAPI      bool            `json:"in_api,omitempty"`
+	FromAPI    bool            `json:"in_api,omitempty"`
 	Incidents  incidentsRecord `json:"incidents"`
 	TimeLags   []float64       `json:"time_lags,omitempty"`
 	MaxTimeLag float64         `json:"max_time_lag"`
@@ -31,8 +32,11 @@ type record struct {
 
 type incidentsRecord struct {
 	Incidents
-	Recent recentIDs `json:"recent"`
-	Late   bool      `json:"late"`
+	Recent   recentIDs `json:"recent"`
+	LastFrom time.Time `json:"last_start,omitzero"`
+	LastTo   time.Time `json:"last_end,omitzero"`
+	Late     bool      `json:"late"`
+	Reopened time.Time `json:"reopened,omitzero"`
 }
 
 // headRecord is the history of one partition that the group reads.
@@ -43,27 +47,67 @@ type headRecord struct {
 	Points [][2]int64 `json:"points"`
 }
 
-// Each calls visit with the current state of every group. It must not call the table.
-func (t *Table) Each(visit func(*State)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range t.groups {
-		if e.current != nil {
-			visit(e.current)
+// Times are the moments of a state, of which a poll that finds nothing new changes nothing else. They are in unix
+// nanoseconds; Polled is 0 if the state is not from the API.
+type Times struct{ Received, Polled int64 }
+
+// Times returns the moments of the state.
+func (s *State) Times() Times { return Times{s.Received.UnixNano(), unixNano(s.Polled)} }
+
+func unixNano(moment time.Time) int64 {
+	if moment.IsZero() {
+		return 0
+	}
+	return moment.UnixNano()
+}
+
+// Digest is a hash of all that a record of the state has, but for its Times and what follows from them: time lags and
+// how long heads have stood still.
+func (s *State) Digest(seed maphash.Seed) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	number := func(values ...int64) {
+		for _, v := range values {
+			maphash.WriteComparable(&h, v)
 		}
 	}
+	text := func(values ...string) {
+		for _, v := range values {
+			number(int64(len(v)))
+			_, _ = h.WriteString(v) // never fails
+		}
+	}
+	partition := func(p *burrow.PartitionStatus) {
+		text(p.Topic, p.Owner, p.ClientID)
+		for _, c := range [...]burrow.Commit{p.Start, p.End} {
+			number(c.Offset, c.Timestamp, c.ObservedAt, c.Lag)
+		}
+		number(p.CurrentLag, int64(math.Float64bits(p.Complete)), int64(p.Partition), int64(p.Status))
+	}
+	g, i := &s.Group, s.Incidents
+	text(s.ID, g.Cluster, g.Group, i.ID)
+	number(s.Start.UnixNano(), int64(g.Status), int64(math.Float64bits(g.Complete)), g.PartitionCount, g.TotalLag, int64(len(g.Partitions)))
+	for j := range g.Partitions {
+		partition(&g.Partitions[j])
+	}
+	if g.MaxLag != nil {
+		partition(g.MaxLag)
+	}
+	maphash.WriteComparable(&h, [...]bool{s.FromAPI, g.MaxLag != nil, i.Open, i.late})
+	number(i.Start.UnixNano(), i.Seen, i.Since.UnixNano(), i.last.start.UnixNano(), i.last.end.UnixNano(), i.reopened.UnixNano())
+	maphash.WriteComparable(&h, i.recent)
+	return h.Sum64()
 }
 
 // Record returns a state of this table, with the histories of the heads that it refers to, in a form
 // that Restore reads.
 func (t *Table) Record(s *State) ([]byte, error) {
+	i := s.Incidents
+	times := s.Times()
 	r := record{
-		Version: recordVersion, Notification: s.Notification, Received: s.Received.UnixNano(),
-		Incidents: incidentsRecord{Incidents: s.Incidents, Recent: s.Incidents.recent, Late: s.Incidents.late},
-		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag, InAPI: s.InAPI,
-	}
-	if !s.Polled.IsZero() {
-		r.Polled = s.Polled.UnixNano()
+		Version: recordVersion, Notification: s.Notification, Received: times.Received, Polled: times.Polled,
+		Incidents: incidentsRecord{Incidents: i, Recent: i.recent, LastFrom: i.last.start, LastTo: i.last.end, Late: i.late, Reopened: i.reopened},
+		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag, FromAPI: s.FromAPI,
 	}
 	t.mu.Lock()
 	r.Heads = t.heads.records(&s.Group)
@@ -74,43 +118,48 @@ func (t *Table) Record(s *State) ([]byte, error) {
 // ErrOld means a record of a group that has expired meanwhile.
 var ErrOld = errors.New("the group has expired")
 
-// Restore brings a record into the table as the current state of its group, as of the time it was
-// received. The state is returned also with ErrOld, and then is not in the table; if an incident was open,
-// its end is an event. Any other error means that the record is damaged, foreign, or more than the table may hold.
-func (t *Table) Restore(data []byte, now time.Time) (*State, error) {
+// Restore brings a record into the table as the current state of its group. Times are those of a later state with the same
+// Digest, or zero. The state is returned also with ErrOld, and then the group has ended: its series too, and if an incident was
+// open, its end is an event. Any other error means that the record is damaged, foreign, or more than the table may hold.
+func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, err
 	}
-	s, err := r.state(now)
+	s, err := r.state(times, now)
 	if err != nil {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if now.Sub(s.Received) >= t.limits.ExpireAfter {
-		t.endIncident(s, EndedByExpiry, now)
-		return s, ErrOld
-	}
 	k := key{s.Group.Cluster, s.Group.Group}
 	listed := len(s.Group.Partitions)
 	switch {
 	case t.groups[k] != nil:
-		return nil, fmt.Errorf("group %q of cluster %q is there already", k.group, k.cluster)
+		return nil, fmt.Errorf("group %q of cluster %q is there already", k.name, k.cluster)
 	case len(t.groups) >= t.limits.MaxGroups:
 		return nil, ErrTooManyGroups
 	case t.partitions+listed > t.limits.MaxPartitions:
 		return nil, ErrTooManyPartitions
 	}
+	e := &entry[State]{outgoing: outgoing{key: k}}
+	t.groups[k] = e
 	t.partitions += listed
-	t.groups[k] = &entry[State]{current: s}
+	t.groupsHeld++
+	t.setGroup(e, s)
+	// A pipeline may have it from before the restart.
+	e.begun = true
+	if now.Sub(s.Received) >= t.limits.ExpireAfter {
+		t.endGroup(e, EndedByExpiry, now)
+		return s, ErrOld
+	}
 	t.heads.restore(s, r.Heads)
 	return s, nil
 }
 
 // state checks a record, which may be anything that is JSON.
-func (r *record) state(now time.Time) (*State, error) {
-	if r.Version != recordVersion {
+func (r *record) state(times Times, now time.Time) (*State, error) {
+	if r.Version != recordVersion && r.Version != 1 {
 		return nil, fmt.Errorf("version %d, not %d", r.Version, recordVersion)
 	}
 	if err := r.Notification.Group.Valid(); err != nil {
@@ -128,17 +177,31 @@ func (r *record) state(now time.Time) (*State, error) {
 		}
 	}
 	incidents := r.Incidents.Incidents
-	incidents.recent, incidents.late = r.Incidents.Recent, r.Incidents.Late
-	received := time.Unix(0, r.Received)
-	if received.After(now) { // the clock was put back
-		received = now
+	incidents.recent, incidents.late, incidents.reopened = r.Incidents.Recent, r.Incidents.Late, r.Incidents.Reopened
+	incidents.last.start, incidents.last.end = r.Incidents.LastFrom, r.Incidents.LastTo
+	if r.Version == 1 {
+		incidents.Open = r.Notification.Group.Status > burrow.StatusOK
 	}
+	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
 	s := &State{
-		Notification: r.Notification, Received: received, Incidents: incidents,
-		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, InAPI: r.InAPI,
+		Notification: r.Notification, Received: time.Unix(0, received), Incidents: incidents,
+		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, FromAPI: r.FromAPI,
 	}
-	if r.Polled != 0 {
-		s.Polled = time.Unix(0, min(r.Polled, received.UnixNano()))
+	if received == now.UnixNano() {
+		s.Received = now
+	}
+	if polled := max(r.Polled, times.Polled); polled > 0 {
+		s.Polled = time.Unix(0, min(polled, received))
+	}
+	// Nothing else has changed meanwhile: a message that was not read then is older now.
+	later := max(0, float64(received-r.Received)/float64(time.Second))
+	for i, lag := range s.TimeLags {
+		if lag > 0 {
+			s.TimeLags[i] = lag + later
+		}
+	}
+	if s.MaxTimeLag > 0 {
+		s.MaxTimeLag += later
 	}
 	return s, nil
 }
@@ -147,7 +210,7 @@ func (r *record) state(now time.Time) (*State, error) {
 func (h *heads) records(g *burrow.GroupStatus) []headRecord {
 	var list []headRecord
 	add := func(p *burrow.PartitionStatus) {
-		history := h.topics[headTopic{g.Cluster, p.Topic}][p.Partition]
+		history := h.topics[key{g.Cluster, p.Topic}][p.Partition]
 		if history == nil || len(history.points) == 0 {
 			return
 		}
@@ -182,6 +245,20 @@ func (h *heads) restore(s *State, list []headRecord) {
 		for _, point := range r.Points {
 			history.points = append(history.points, headPoint{offset: point[0], at: point[1]})
 		}
+	}
+	// The record can be older than the state: where heads stood still, they did until then.
+	again := func(p *burrow.PartitionStatus) {
+		if p.End.Known() {
+			h.history(s.Group.Cluster, p, s.Received.UnixMilli()).head(p.End.Offset, p.CurrentLag, s.Received.UnixMilli())
+		}
+	}
+	for i := range s.Group.Partitions {
+		if p := &s.Group.Partitions[i]; p.Status != burrow.StatusOK || s.Polled.Equal(s.Received) {
+			again(p)
+		}
+	}
+	if s.Group.MaxLag != nil {
+		again(s.Group.MaxLag)
 	}
 }
 

@@ -27,7 +27,7 @@ func recorded(t testing.TB) []byte {
 		n.Group.MaxLag = &n.Group.Partitions[0]
 		require.NoError(t, table.Update(n, at(second*20)))
 	}
-	data, err := table.Record(collect(table, at(41))[0].Current)
+	data, err := table.Record(collect(table, at(41))[0].Group)
 	require.NoError(t, err)
 	return data
 }
@@ -35,7 +35,7 @@ func recorded(t testing.TB) []byte {
 func TestRecordAndRestore(t *testing.T) {
 	data := recorded(t)
 	table := New(limits)
-	state, err := table.Restore(data, at(60))
+	state, err := table.Restore(data, Times{}, at(60))
 	require.NoError(t, err)
 	assert.Equal(t, "a", state.Incidents.ID)
 	assert.True(t, state.Incidents.recent.has("a"))
@@ -48,25 +48,26 @@ func TestRecordAndRestore(t *testing.T) {
 	require.NoError(t, err)
 	assert.JSONEq(t, string(data), string(again), "with the histories")
 
-	_, err = table.Restore(data, at(60))
+	_, err = table.Restore(data, Times{}, at(60))
 	require.EqualError(t, err, `group "g" of cluster "c" is there already`)
-	future, err := New(limits).Restore(data, at(-1000))
+	future, err := New(limits).Restore(data, Times{}, at(-1000))
 	require.NoError(t, err)
 	assert.Equal(t, at(-1000), future.Received, "the clock was put back")
-	_, err = New(Limits{MaxGroups: 0, MaxPartitions: 10, ExpireAfter: time.Hour}).Restore(data, at(60))
+	_, err = New(Limits{MaxGroups: 0, MaxPartitions: 10, ExpireAfter: time.Hour}).Restore(data, Times{}, at(60))
 	require.ErrorIs(t, err, ErrTooManyGroups)
-	_, err = New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Hour}).Restore(data, at(60))
+	_, err = New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Hour}).Restore(data, Times{}, at(60))
 	require.ErrorIs(t, err, ErrTooManyPartitions)
 }
 
 func TestRestoreOld(t *testing.T) {
 	table := New(limits)
 	table.KeepEvents(5)
-	_, err := table.Restore(recorded(t), at(101))
+	_, err := table.Restore(recorded(t), Times{}, at(101))
 	require.ErrorIs(t, err, ErrOld)
 	assert.Equal(t, Stats{}, table.Stats())
-	events, _ := table.Events()
+	events := table.TakeEvents(10)
 	require.Len(t, events, 1)
+	assert.Equal(t, []string{"g>-@101 -group -t/1 -t/2"}, short(collect(table, at(101))), "a pipeline may have it from before the restart")
 	assert.Equal(t, "ended by expiry a since -100 at 101: ERR to ERR", describe(events[0]))
 }
 
@@ -75,7 +76,8 @@ func FuzzRestore(f *testing.F) {
 	whole := string(recorded(f))
 	f.Add([]byte(whole))
 	for _, change := range [][2]string{
-		{`"version":1`, `"version":9`},
+		{`"version":2`, `"version":9`},
+		{`"version":2`, `"version":1`},
 		{`"Cluster":"c"`, `"Cluster":""`},
 		{`"TotalLag":5`, `"TotalLag":-5`},
 		{`"Partition":2`, `"Partition":1`},
@@ -90,7 +92,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte(`{"version":1,"notification":{"Group":{"Cluster":"c","Group":"g"}},"heads":[{"topic":"t","points":[[5,5],[4,6]]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table := New(Limits{MaxGroups: 10, MaxPartitions: 100, ExpireAfter: 1 << 62})
-		state, err := table.Restore(data, at(60))
+		state, err := table.Restore(data, Times{}, at(60))
 		if err != nil {
 			require.Zero(t, table.Stats().Groups)
 			return

@@ -30,6 +30,7 @@ type TelemetryBuilder struct {
 	registrations                           []metric.Registration
 	ReceiverBurrowAPIFailures               metric.Int64Counter
 	ReceiverBurrowAPIPollDuration           metric.Float64Gauge
+	ReceiverBurrowEndsDropped               metric.Int64ObservableCounter
 	ReceiverBurrowGroups                    metric.Int64ObservableGauge
 	ReceiverBurrowGroupsExpired             metric.Int64ObservableCounter
 	ReceiverBurrowGroupsRefused             metric.Int64Counter
@@ -39,6 +40,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
 	ReceiverBurrowNotifications             metric.Int64Counter
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
+	ReceiverBurrowPending                   metric.Int64ObservableGauge
 	ReceiverBurrowSeries                    metric.Int64ObservableGauge
 	ReceiverBurrowStorageFailures           metric.Int64Counter
 	ReceiverBurrowTopics                    metric.Int64ObservableGauge
@@ -53,6 +55,21 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterReceiverBurrowEndsDroppedCallback sets callback for observable ReceiverBurrowEndsDropped metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowEndsDroppedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowEndsDropped, obs: o})
+		return nil
+	}, builder.ReceiverBurrowEndsDropped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterReceiverBurrowGroupsCallback sets callback for observable ReceiverBurrowGroups metric.
@@ -121,6 +138,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowPartitionsCallback(cb met
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowPartitions, obs: o})
 		return nil
 	}, builder.ReceiverBurrowPartitions)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowPendingCallback sets callback for observable ReceiverBurrowPending metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowPendingCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowPending, obs: o})
+		return nil
+	}, builder.ReceiverBurrowPending)
 	if err != nil {
 		return err
 	}
@@ -210,6 +242,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowEndsDropped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_burrow_ends_dropped",
+		metric.WithDescription("Number of series whose end was given up, because pipelines refused it for a day or too many had gathered. [Alpha]"),
+		metric.WithUnit("{series}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowGroups, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_burrow_groups",
 		metric.WithDescription("Number of groups held. [Alpha]"),
@@ -262,6 +300,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_partitions",
 		metric.WithDescription("Number of listed partitions held, over all groups. [Alpha]"),
 		metric.WithUnit("{partition}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowPending, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_pending",
+		metric.WithDescription("Number of groups and topics whose newest state or end a pipeline refused. [Alpha]"),
+		metric.WithUnit("{entry}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowSeries, err = builder.meter.Int64ObservableGauge(

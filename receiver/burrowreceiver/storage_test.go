@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +25,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -35,7 +36,7 @@ func fileStorage(t testing.TB, dir string) extension.Extension {
 	t.Helper()
 	factory := filestorage.NewFactory()
 	cfg := factory.CreateDefaultConfig().(*filestorage.Config)
-	cfg.Directory = dir
+	cfg.Directory, cfg.Recreate = dir, true // as config/storage.yaml has it
 	e, err := factory.Create(context.Background(), extensiontest.NewNopSettings(factory.Type()), cfg)
 	require.NoError(t, err)
 	require.NoError(t, e.Start(context.Background(), componenttest.NewNopHost()))
@@ -63,7 +64,7 @@ func openStored(t testing.TB, source component.Component) *stored {
 	s.burrowReceiver, err = newMetricsReceiver(set, cfg, s.metrics)
 	require.NoError(t, err)
 	s.addLogs(s.events)
-	s.store, err = openStore(context.Background(), host{storageID: source}, s.burrowReceiver, time.Now())
+	s.keeper, err = openKeeper(context.Background(), host{storageID: source}, s.burrowReceiver, time.Now)
 	require.NoError(t, err)
 	return s
 }
@@ -77,7 +78,7 @@ func (s *stored) post(t testing.TB, body string) {
 func (s *stored) handOver(t *testing.T) backend {
 	t.Helper()
 	for _, e := range s.emitters {
-		require.True(t, e.handOver(context.Background(), time.Now()))
+		require.True(t, e.emit(context.Background(), time.Now(), false))
 	}
 	held := backend{}
 	for _, md := range s.metrics.AllMetrics() {
@@ -89,12 +90,12 @@ func (s *stored) handOver(t *testing.T) backend {
 // kill ends it as kill -9 does: nothing is written any more. (The file has to be closed for the next one.)
 func (s *stored) kill(t testing.TB) {
 	t.Helper()
-	require.NoError(t, s.closeStore(context.Background()))
+	s.closeKeeper(context.Background())
 }
 
 func (s *stored) save(t testing.TB) {
 	t.Helper()
-	require.True(t, s.store.save(context.Background(), time.Now()))
+	require.True(t, s.keeper.save(context.Background(), time.Now(), false))
 }
 
 func TestTableSurvivesARestart(t *testing.T) {
@@ -129,18 +130,12 @@ func TestTableSurvivesARestart(t *testing.T) {
 
 // states are the records of all groups, with their histories.
 func states(s *stored) map[string]string {
+	var all []*groups.State
+	s.table.Each(func(state *groups.State) { all = append(all, state) })
 	records := map[string]string{}
-	for _, c := range s.table.Collect() {
-		s.table.Commit(nil)
-		record, _ := s.table.Record(c.Current)
-		records[c.Current.Group.Cluster+"/"+c.Current.Group.Group] = string(record)
-	}
-	if len(records) > 0 {
-		return records
-	}
-	for _, kept := range s.store.kept {
-		record, _ := s.table.Record(kept.state)
-		records[kept.state.Group.Cluster+"/"+kept.state.Group.Group] = string(record)
+	for _, state := range all {
+		record, _ := s.table.Record(state)
+		records[state.Group.Cluster+"/"+state.Group.Group] = string(record)
 	}
 	return records
 }
@@ -159,49 +154,31 @@ func TestOldGroupsDoNotComeBack(t *testing.T) {
 	before.kill(t)
 
 	after := openStored(t, fileStorage(t, dir))
-	held := after.handOver(t)
-	for id := range held {
-		assert.Contains(t, id, decode("stall.json").Group.Group)
+	for _, e := range after.emitters {
+		require.True(t, e.emit(context.Background(), time.Now(), false))
 	}
-	assert.NotEmpty(t, held)
+	live, ended := 0, 0
+	for _, md := range after.metrics.AllMetrics() {
+		for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+			for _, point := range numbers(metric).All() {
+				name, _ := point.Attributes().Get("group")
+				if point.Flags().NoRecordedValue() {
+					ended++
+					assert.Equal(t, decode("warn.json").Group.Group, name.Str(), "a backend elsewhere may have it from before")
+				} else {
+					live++
+					assert.Equal(t, decode("stall.json").Group.Group, name.Str())
+				}
+			}
+		}
+	}
+	assert.Positive(t, live)
+	assert.Positive(t, ended)
 	require.Equal(t, 1, after.events.LogRecordCount(), "its incident has ended")
 	record := after.events.AllLogs()[0].ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
 	by, _ := record.Attributes().Get("burrow.incident.ended_by")
 	assert.Equal(t, "expiry", by.Str())
-	assert.Len(t, after.store.kept, 2)
-	after.save(t)
-	assert.Len(t, after.store.kept, 1, "the old one is removed")
-	assert.Len(t, after.store.free, 1)
-	after.post(t, recordedBody(t, "ok.json"))
-	after.save(t)
-	assert.Empty(t, after.store.free, "its slot is used again")
-	assert.Equal(t, 2, after.store.slots)
 	after.kill(t)
-}
-
-func TestOnlyChangesAreWritten(t *testing.T) {
-	client := &countingClient{Client: storage.NewNopClient()}
-	s := openStored(t, clientSource{client: client})
-	s.post(t, recordedBody(t, "warn.json"))
-	s.post(t, recordedBody(t, "stall.json"))
-	s.save(t)
-	assert.Equal(t, []string{"set group/0", "set group/1", "set slots"}, client.written())
-	s.save(t)
-	assert.Empty(t, client.written())
-	s.post(t, recordedBody(t, "stall.json"))
-	s.save(t)
-	require.Len(t, client.operations, 1)
-
-	client.err = errors.New("disk full")
-	client.written()
-	s.post(t, recordedBody(t, "ok.json"))
-	s.save(t)
-	s.save(t)
-	client.err = nil
-	s.save(t)
-	assert.Equal(t, []string{"set group/2", "set slots", "set group/2", "set slots", "set group/2", "set slots"}, client.written(), "until it is written")
-	assert.Equal(t, 1, s.logs.FilterMessageSnippet("can't be written").Len())
-	assert.Equal(t, 1, s.logs.FilterMessageSnippet("can be written again").Len())
 }
 
 type clientSource struct {
@@ -215,67 +192,8 @@ func (s clientSource) GetClient(context.Context, component.Kind, component.ID, s
 	return s.client, s.err
 }
 
-type countingClient struct {
-	storage.Client
-	operations []string
-	err        error
-}
-
-func (c *countingClient) Batch(_ context.Context, operations ...*storage.Operation) error {
-	for _, o := range operations {
-		c.operations = append(c.operations, map[storage.OpType]string{storage.Get: "get", storage.Set: "set", storage.Delete: "delete"}[o.Type]+" "+o.Key)
-	}
-	return c.err
-}
-
-func (c *countingClient) written() []string {
-	list := c.operations
-	c.operations = nil
-	if len(list) > 1 && list[0] > list[1] && strings.HasPrefix(list[0], "set group/") {
-		list[0], list[1] = list[1], list[0] // the table has no order
-	}
-	return list
-}
-
-// Records that are not ours, or not whole, are left out.
-func TestDamagedRecords(t *testing.T) {
-	dir := t.TempDir()
-	before := openStored(t, fileStorage(t, dir))
-	names := []string{"warn.json", "stall.json", "ok.json", "stop.json", "rewind.json", "many-partitions.json", "no-maxlag.json"}
-	for _, name := range names {
-		before.post(t, recordedBody(t, name))
-	}
-	before.save(t)
-	whole, err := before.store.client.Get(context.Background(), slotKey(0))
-	require.NoError(t, err)
-	for slot, record := range [][]byte{nil, []byte("{}"), []byte("foreign"), whole[:len(whole)/2], []byte(strings.Replace(string(whole), `"version":1`, `"version":2`, 1)), whole} {
-		if slot > 0 {
-			require.NoError(t, before.store.client.Set(context.Background(), slotKey(slot), record))
-		}
-	}
-	before.kill(t)
-
-	after := openStored(t, fileStorage(t, dir))
-	assert.Equal(t, len(names)-5, after.table.Stats().Groups, "five slots can't be used, one of them because its group is there already")
-	lines := after.logs.FilterMessageSnippet("can't be used").All()
-	require.Len(t, lines, 1, "one line")
-	assert.EqualValues(t, 5, lines[0].ContextMap()["groups"])
-	for _, name := range names {
-		after.post(t, recordedBody(t, name))
-	}
-	after.save(t)
-	after.kill(t)
-	again := openStored(t, fileStorage(t, dir))
-	assert.Equal(t, len(names), again.table.Stats().Groups)
-	assert.Zero(t, again.logs.FilterMessageSnippet("can't be used").Len())
-	require.NoError(t, again.store.client.Set(context.Background(), slotsKey, []byte("foreign")))
-	again.kill(t)
-	empty := openStored(t, fileStorage(t, dir))
-	assert.Zero(t, empty.table.Stats().Groups)
-	empty.kill(t)
-}
-
-// Whatever stands in the file, the receiver starts, and keeps its table from then on.
+// Whatever stands in the file, the receiver starts. A damaged file is put aside by file_storage (recreate), and the table is kept
+// from then on; one that is no database at all stays where it is, and the log says so.
 func TestDamagedFiles(t *testing.T) {
 	dir := t.TempDir()
 	before := openStored(t, fileStorage(t, dir))
@@ -310,19 +228,19 @@ func TestDamagedFiles(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(files[0])), content, 0o600))
 			s := openStored(t, fileStorage(t, dir))
-			require.NotNil(t, s.store, "%v", s.logs.All())
+			if s.keeper == nil {
+				require.Contains(t, []string{"noise", "text", "zeros", "cut at 1", "cut at 100", "cut at 4096"}, name)
+				require.Equal(t, 1, s.logs.FilterMessageSnippet("remove the file").Len())
+				return
+			}
 			s.post(t, recordedBody(t, "warn.json"))
 			s.save(t)
-			require.False(t, s.store.failing)
+			require.False(t, s.keeper.failing)
 			s.kill(t)
 
 			again := openStored(t, fileStorage(t, dir))
-			require.NotNil(t, again.store)
-			found := false
-			for _, kept := range again.store.kept {
-				found = found || kept.state.Group.Group == "fraud-check"
-			}
-			assert.True(t, found, "it is kept")
+			require.NotNil(t, again.keeper)
+			assert.Contains(t, states(again), "east/fraud-check", "it is kept")
 			again.kill(t)
 		})
 	}
@@ -333,13 +251,52 @@ func TestStorageThatCannotWork(t *testing.T) {
 	cfg.Storage = &storageID
 	r, err := newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), cfg)
 	require.NoError(t, err)
-	_, err = openStore(context.Background(), host{}, r, time.Now())
+	_, err = openKeeper(context.Background(), host{}, r, time.Now)
 	require.EqualError(t, err, "storage: file_storage must be listed in service.extensions")
-	_, err = openStore(context.Background(), host{storageID: authenticator{}}, r, time.Now())
+	_, err = openKeeper(context.Background(), host{storageID: authenticator{}}, r, time.Now)
 	require.EqualError(t, err, "storage: file_storage must be a storage extension, such as file_storage")
-	s, err := openStore(context.Background(), host{storageID: clientSource{err: errors.New("no permission")}}, r, time.Now())
+	s, err := openKeeper(context.Background(), host{storageID: clientSource{err: errors.New("no permission")}}, r, time.Now)
 	require.NoError(t, err)
 	assert.Nil(t, s, "it starts without")
+}
+
+// In a rolling restart the process before holds the file until it has handed over everything.
+func TestStorageIsLockedByTheProcessBefore(t *testing.T) {
+	dir := t.TempDir()
+	before := openStored(t, fileStorage(t, dir))
+	before.post(t, recordedBody(t, "warn.json"))
+	before.save(t)
+	go func() {
+		time.Sleep(1500 * time.Millisecond) // longer than one attempt waits
+		before.kill(t)
+	}()
+	after := openStored(t, fileStorage(t, dir))
+	require.NotNil(t, after.keeper)
+	assert.Equal(t, 1, after.table.Stats().Groups)
+	assert.Equal(t, 1, after.logs.FilterMessageSnippet("can't be opened yet").Len())
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	require.NoError(t, err)
+	assert.Len(t, files, 1, "nothing is put aside")
+	after.kill(t)
+}
+
+// What Start has opened is closed when it fails.
+func TestFailedStartLeavesNothingOpen(t *testing.T) {
+	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), testConfig(func(c *Config) {
+		c.Storage = &storageID
+		c.Webhook.Get().Server.NetAddr.Endpoint = taken.Addr().String()
+	}), consumertest.NewNop())
+	require.NoError(t, err)
+	require.Error(t, r.Start(context.Background(), host{storageID: fileStorage(t, dir)}))
+	other := openStored(t, fileStorage(t, dir))
+	require.NotNil(t, other.keeper)
+	assert.Zero(t, other.logs.FilterMessageSnippet("can't be opened yet").Len(), "no lock was left")
+	other.kill(t)
+	require.NoError(t, r.Shutdown(context.Background()))
 }
 
 // A receiver that is started and stopped by the Collector keeps its table, too.
@@ -379,7 +336,6 @@ func BenchmarkStore(b *testing.B) {
 				update(i)
 			}
 			s.save(b)
-			require.Len(b, s.store.kept, n)
 			next := 0
 			b.ReportAllocs()
 			for b.Loop() {
@@ -391,7 +347,7 @@ func BenchmarkStore(b *testing.B) {
 				b.StartTimer()
 				s.save(b)
 			}
-			require.False(b, s.store.failing)
+			require.False(b, s.keeper.failing)
 			size, err := os.Stat(filepath.Join(dir, "receiver_burrow_"))
 			require.NoError(b, err)
 			b.ReportMetric(float64(size.Size())/n, "B/group")

@@ -1,0 +1,74 @@
+package burrowreceiver
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/collector/consumer"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+)
+
+// metricsEmitter hands over the groups and topics that have changed.
+type metricsEmitter struct {
+	handOvers
+	mapper *metricsMapper
+	next   consumer.Metrics
+}
+
+// emit makes one pass: all that is new, and what was refused, if its repeat is due, up to the first hand-over that is refused again.
+// So a healthy pipeline behind the same receiver stays as fresh as ever, and gets few repeats.
+func (m *metricsEmitter) emit(ctx context.Context, now time.Time, last bool) (done bool) {
+	m.table.Expire(now)
+	fresh, refused := m.table.Due()
+	if len(fresh)+len(refused) == 0 {
+		return true
+	}
+	limit := m.timeout
+	var firstErr error
+	left := len(refused) > 0
+	for len(fresh) > 0 && ctx.Err() == nil {
+		var err error
+		if fresh, err = m.handOver(ctx, now, &limit, fresh); err != nil && firstErr == nil {
+			firstErr = err
+		}
+	}
+	repeated := left && (last || m.repeatDue(now))
+	for repeated && len(refused) > 0 && ctx.Err() == nil {
+		var err error
+		if refused, err = m.handOver(ctx, now, &limit, refused); err != nil {
+			if firstErr == nil {
+				firstErr = err
+			}
+			break
+		}
+		left = len(refused) > 0
+	}
+	m.telemetry.ReceiverBurrowHandoverDuration.Record(ctx, time.Since(now).Seconds(), m.own)
+	m.observe(now, firstErr, repeated, left)
+	return firstErr == nil && !left
+}
+
+// handOver hands over as many of the groups and topics as go into one hand-over, and returns the others.
+func (m *metricsEmitter) handOver(ctx context.Context, now time.Time, limit *time.Duration, refs []groups.Ref) (others []groups.Ref, err error) {
+	begun, payloads, others := m.mapper.build(m.table.Begin, refs)
+	for _, md := range payloads {
+		if failure := m.consume(ctx, limit, md); failure != nil && err == nil {
+			err = failure
+		}
+	}
+	m.table.Finish(begun, err == nil, now)
+	return others, err
+}
+
+func (m *metricsEmitter) consume(ctx context.Context, limit *time.Duration, md pmetric.Metrics) error {
+	return m.attempt(ctx, limit, func(ctx context.Context) error {
+		points := md.DataPointCount()
+		ctx = m.obsreport.StartMetricsOp(ctx)
+		err := m.next.ConsumeMetrics(ctx, md)
+		m.obsreport.EndMetricsOp(ctx, metadata.Type.String(), points, err)
+		return err
+	})
+}

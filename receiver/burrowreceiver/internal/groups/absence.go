@@ -1,0 +1,103 @@
+package groups
+
+import "time"
+
+// List is what a complete list of Burrow's API says of a cluster. A Burrow that has just started answers with
+// empty lists until its modules have read something. So what a list lacks is gone only when the next one, at least Interval
+// later, lacks it too; and a list that lacks all, or more than half, of what is known says nothing: what is
+// gone then ends by expiry.
+type List struct {
+	Cluster string
+	Names   []string
+	// Asked is when the poll began, so not after the list was asked for.
+	Asked time.Time
+	// Interval is the least time between two polls.
+	Interval time.Duration
+}
+
+// ListGroups ends the groups that the API has told of and does not list any more.
+func (t *Table) ListGroups(l List, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range l.gone(knownGroups(t, l.Cluster)) {
+		t.endGroup(t.groups[e.key], EndedByGone, now)
+	}
+}
+
+// ListTopics does the same with topics.
+func (t *Table) ListTopics(l List, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range l.gone(knownTopics(t, l.Cluster)) {
+		t.endTopic(t.topics[e.key], now)
+	}
+}
+
+// EndCluster ends what the API has told of in a cluster that is gone, unless something was received since the API was asked.
+func (t *Table) EndCluster(cluster string, asked, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range knownGroups(t, cluster) {
+		if e.received.Before(asked) {
+			t.endGroup(t.groups[e.key], EndedByGone, now)
+		}
+	}
+	for _, e := range knownTopics(t, cluster) {
+		if e.received.Before(asked) {
+			t.endTopic(t.topics[e.key], now)
+		}
+	}
+}
+
+// known is a group or topic of which the API has told.
+type known struct {
+	key
+	received time.Time
+	absent   *time.Time
+}
+
+func knownGroups(t *Table, cluster string) (list []known) {
+	for _, e := range t.groups {
+		if e.cluster == cluster && e.current != nil && e.current.FromAPI {
+			list = append(list, known{e.key, e.current.Received, &e.absent})
+		}
+	}
+	return list
+}
+
+func knownTopics(t *Table, cluster string) (list []known) {
+	for _, e := range t.topics {
+		if e.cluster == cluster && e.current != nil {
+			list = append(list, known{e.key, e.current.Received, &e.absent})
+		}
+	}
+	return list
+}
+
+// gone returns what is gone by this list, and notes what it lacks.
+func (l *List) gone(all []known) (gone []known) {
+	listed := make(map[string]bool, len(l.Names))
+	for _, name := range l.Names {
+		listed[name] = true
+	}
+	var lacking []known
+	for _, e := range all {
+		if listed[e.name] || !e.received.Before(l.Asked) {
+			*e.absent = time.Time{}
+			continue
+		}
+		lacking = append(lacking, e)
+	}
+	evidence := len(l.Names) > 0 && 2*len(lacking) <= len(all)
+	for _, e := range lacking {
+		switch {
+		case !evidence:
+			*e.absent = time.Time{}
+		case e.absent.IsZero():
+			*e.absent = l.Asked
+		case l.Asked.Sub(*e.absent) >= l.Interval:
+			gone = append(gone, e)
+		}
+	}
+	return gone
+}

@@ -1,0 +1,126 @@
+package groups
+
+import (
+	"slices"
+	"time"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+)
+
+// maxEvaluationAge is more than the age that an evaluation has when Burrow sends it: its evaluator keeps them for
+// expire-cache, 10 s by default. Commits that are older by more than this, or that arrive later than this, are of a group that was
+// reset or of a broker whose clock was put back, and count.
+const maxEvaluationAge = time.Minute
+
+// olderEvaluation says whether s was made by Burrow before the state that is known, although it arrived later: a commit of
+// it is older than the one known of the same partition, and none is newer. Notifications among themselves come in order: Burrow
+// waits for the answer to one before it sends the next one of the group.
+func (s *State) olderEvaluation(known *State) bool {
+	if s.Polled.IsZero() && known.Polled.IsZero() || s.Received.Sub(known.Received) >= maxEvaluationAge {
+		return false
+	}
+	older := false
+	compare := func(p, other *burrow.PartitionStatus) (newer bool) {
+		if !p.End.Known() || !other.End.Known() {
+			return false
+		}
+		by := other.End.Timestamp - p.End.Timestamp
+		older = older || by > 0 && by <= maxEvaluationAge.Milliseconds()
+		return by < 0
+	}
+	others := known.Group.Partitions
+	for i := range s.Group.Partitions {
+		p := &s.Group.Partitions[i]
+		for len(others) > 0 && burrow.ComparePartition(&others[0], p) < 0 {
+			others = others[1:]
+		}
+		if len(others) > 0 && burrow.ComparePartition(&others[0], p) == 0 && compare(p, &others[0]) {
+			return false
+		}
+	}
+	if m := s.Group.MaxLag; m != nil {
+		if other := known.partition(m); other != nil && compare(m, other) {
+			return false
+		}
+	}
+	return older
+}
+
+// partition finds what the state tells of a partition, nil if nothing.
+func (s *State) partition(p *burrow.PartitionStatus) *burrow.PartitionStatus {
+	i, found := slices.BinarySearchFunc(s.Group.Partitions, p, func(a burrow.PartitionStatus, b *burrow.PartitionStatus) int {
+		return burrow.ComparePartition(&a, b)
+	})
+	if found {
+		return &s.Group.Partitions[i]
+	}
+	if m := s.Group.MaxLag; m != nil && burrow.ComparePartition(m, p) == 0 {
+		return m
+	}
+	return nil
+}
+
+// unlisted are the places, in before, of the partitions that stay though s does not list them. A notification lists the
+// partitions that are not OK, so those that the API has told of are OK from that moment. They stay unless the API has not
+// told of them for ExpireAfter, or the group has fewer partitions now, and there is no telling which are left: then
+// the state is not complete.
+func (t *Table) unlisted(before, s *State) (places []int, complete bool) {
+	if before == nil || before.Polled.IsZero() || !s.Polled.IsZero() || s.Received.Sub(before.Polled) >= t.limits.ExpireAfter {
+		return nil, false
+	}
+	listed := s.Group.Partitions
+	for i := range before.Group.Partitions {
+		p := &before.Group.Partitions[i]
+		for len(listed) > 0 && burrow.ComparePartition(&listed[0], p) < 0 {
+			listed = listed[1:]
+		}
+		if len(listed) == 0 || burrow.ComparePartition(&listed[0], p) != 0 {
+			places = append(places, i)
+		}
+	}
+	if count := s.Group.PartitionCount; count != burrow.Unknown && int64(len(places)+len(s.Group.Partitions)) > count {
+		return nil, false
+	}
+	return places, true
+}
+
+// keepUnlisted adds partitions of before, as OK, to those that s lists. maxLagTime is the time lag of s.Group.MaxLag.
+func (s *State) keepUnlisted(before *State, places []int, maxLagTime float64) {
+	s.Polled = before.Polled
+	if len(places) == 0 {
+		return
+	}
+	type partition struct {
+		burrow.PartitionStatus
+		timeLag float64
+	}
+	all := make([]partition, 0, len(s.Group.Partitions)+len(places))
+	for i, p := range s.Group.Partitions {
+		all = append(all, partition{p, s.TimeLag(i)})
+	}
+	for _, i := range places {
+		p := partition{before.Group.Partitions[i], before.TimeLag(i)}
+		m := s.Group.MaxLag
+		switch {
+		case m != nil && burrow.ComparePartition(m, &p.PartitionStatus) == 0:
+			// The partition with the highest lag is named with all its values.
+			p = partition{*m, maxLagTime}
+		case s.Group.TotalLag == 0:
+			p.CurrentLag = 0
+			if p.timeLag = burrow.Unknown; p.End.Known() {
+				p.timeLag = 0
+			}
+		case p.Status != burrow.StatusOK || m != nil && p.CurrentLag > m.CurrentLag:
+			// It has moved since, and its lag is not told.
+			p.timeLag = burrow.Unknown
+		}
+		p.Status = burrow.StatusOK
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b partition) int { return burrow.ComparePartition(&a.PartitionStatus, &b.PartitionStatus) })
+	s.Group.Partitions = make([]burrow.PartitionStatus, len(all))
+	s.TimeLags = make([]float64, len(all))
+	for i := range all {
+		s.Group.Partitions[i], s.TimeLags[i] = all[i].PartitionStatus, all[i].timeLag
+	}
+}
