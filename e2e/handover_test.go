@@ -352,9 +352,10 @@ func TestLargePollReachesOTLP(t *testing.T) {
 	const groups, partitions = 2000, 50
 	backend := newIllBackend(t)
 	k := start(t, options{
-		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/otlp.yaml", overlayFile(t, "exporters: {otlp_http: {compression: none}}")},
+		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/otlp.yaml", "config/storage.yaml", overlayFile(t, "exporters: {otlp_http: {compression: none}}")},
 		Env: map[string]string{
-			"KARROT_BURROW_API": loadedBurrow(t, groups, partitions).URL, "KARROT_BURROW_API_INTERVAL": "1h", "KARROT_OTLP_ENDPOINT": backend.URL,
+			"KARROT_STORAGE_DIRECTORY": t.TempDir(),
+			"KARROT_BURROW_API":        loadedBurrow(t, groups, partitions).URL, "KARROT_BURROW_API_INTERVAL": "1h", "KARROT_EXPIRE_AFTER": "2h", "KARROT_OTLP_ENDPOINT": backend.URL,
 		},
 	})
 	want := groups*(4+5) + groups*partitions*3 + 1
@@ -364,6 +365,11 @@ func TestLargePollReachesOTLP(t *testing.T) {
 		}
 		return ""
 	})
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", k.cmd.Process.Pid))
+	require.NoError(t, err)
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	peak, _, _ = strings.Cut(peak, "\n")
+	t.Logf("peak memory of the process, with storage and the page of Prometheus: %s", strings.TrimSpace(peak))
 	backend.mu.Lock()
 	t.Logf("%d points in requests of at most %.1f MiB", backend.points, float64(backend.largest)/(1<<20))
 	assert.LessOrEqual(t, backend.largest, 8<<20)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -259,7 +260,7 @@ func TestOnePipelineOfTwo(t *testing.T) {
 						pass(time.Second)
 						if i > 1 {
 							lag := healthy.series()[lagOfA]
-							assert.Contains(t, []string{fmt.Sprint(i), fmt.Sprint(i - 1), fmt.Sprint(i - 2)}, lag, "two intervals at the most")
+							assert.Contains(t, []string{strconv.Itoa(i), strconv.Itoa(i - 1), strconv.Itoa(i - 2)}, lag, "two intervals at the most")
 						}
 					}
 					pass(2 * time.Second)

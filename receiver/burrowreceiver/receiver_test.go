@@ -410,7 +410,7 @@ func TestOpenRequestDoesNotCostTheLastHandOver(t *testing.T) {
 	address := r.cfg.Webhook.Get().Server.NetAddr.Endpoint
 	open, err := net.Dial("tcp", address)
 	require.NoError(t, err)
-	defer open.Close()
+	t.Cleanup(func() { _ = open.Close() })
 	_, err = fmt.Fprintf(open, "POST /burrow HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
 	require.NoError(t, err)
 	status, text := r.post(t, group("a", 1))

@@ -322,8 +322,10 @@ func BenchmarkStore(b *testing.B) {
 			dir := b.TempDir()
 			s := openStored(b, fileStorage(b, dir))
 			now := time.Now()
+			round := int64(0)
 			update := func(i int) {
-				g := burrow.GroupStatus{Cluster: "c", Group: fmt.Sprintf("group-%05d", i), Status: burrow.StatusErr, Complete: 1, PartitionCount: 10}
+				round++
+				g := burrow.GroupStatus{Cluster: "c", Group: fmt.Sprintf("group-%05d", i), TotalLag: round, Status: burrow.StatusErr, Complete: 1, PartitionCount: 10}
 				for p := range int32(partitions) {
 					g.Partitions = append(g.Partitions, burrow.PartitionStatus{
 						Topic: "topic", Partition: p, Status: burrow.StatusStop, CurrentLag: 5,

@@ -3,6 +3,7 @@ package groups
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -253,7 +254,7 @@ func (w *world) restart() {
 // the table; and the page of a pipeline that takes everything equals it whenever all that is new was handed over.
 func TestPagesEqualTheTable(t *testing.T) {
 	for seed := range uint64(20) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			w := &world{
 				t: t, random: rand.New(rand.NewPCG(seed, 7)), table: New(worldLimits), now: start,
 				healthy: page{}, other: page{}, open: map[string]bool{}, opened: map[string]int64{},

@@ -82,11 +82,13 @@ func (s *State) Digest(seed maphash.Seed) uint64 {
 		for _, c := range [...]burrow.Commit{p.Start, p.End} {
 			number(c.Offset, c.Timestamp, c.ObservedAt, c.Lag)
 		}
-		number(p.CurrentLag, int64(math.Float64bits(p.Complete)), int64(p.Partition), int64(p.Status))
+		number(p.CurrentLag, int64(p.Partition), int64(p.Status))
+		maphash.WriteComparable(&h, p.Complete)
 	}
 	g, i := &s.Group, s.Incidents
 	text(s.ID, g.Cluster, g.Group, i.ID)
-	number(s.Start.UnixNano(), int64(g.Status), int64(math.Float64bits(g.Complete)), g.PartitionCount, g.TotalLag, int64(len(g.Partitions)))
+	number(s.Start.UnixNano(), int64(g.Status), g.PartitionCount, g.TotalLag, int64(len(g.Partitions)))
+	maphash.WriteComparable(&h, g.Complete)
 	for j := range g.Partitions {
 		partition(&g.Partitions[j])
 	}

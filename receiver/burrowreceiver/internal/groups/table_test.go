@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,14 +49,14 @@ func short(changes []Change) []string {
 		if c.Group != nil {
 			lag = strconv.FormatInt(c.Group.Group.TotalLag, 10)
 		}
-		text := fmt.Sprintf("%s>%s@%d", c.Name, lag, int(c.At.Sub(start).Seconds()))
+		parts := []string{fmt.Sprintf("%s>%s@%d", c.Name, lag, int(c.At.Sub(start).Seconds()))}
 		if c.Ended.Group&GroupSeries != 0 {
-			text += " -group"
+			parts = append(parts, "-group")
 		}
 		for _, p := range c.Ended.Partitions {
-			text += fmt.Sprintf(" -%s/%d", p.Topic, p.Partition)
+			parts = append(parts, fmt.Sprintf("-%s/%d", p.Topic, p.Partition))
 		}
-		out = append(out, text)
+		out = append(out, strings.Join(parts, " "))
 	}
 	return out
 }

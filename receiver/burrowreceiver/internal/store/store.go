@@ -31,7 +31,6 @@ const (
 	maxWrite     = 1 << 20
 	// slotsPerTimes is how many slots share a record of their times: small, because one notification writes it whole.
 	slotsPerTimes = 64
-	timesSize     = 16
 )
 
 // ErrForeign means that the storage holds something else.
@@ -114,11 +113,8 @@ func Load(ctx context.Context, client storage.Client, table *groups.Table, now t
 func (s *Store) loadTimes(ctx context.Context, block int) error {
 	value, err := s.client.Get(ctx, timesKey(block))
 	times := make([]groups.Times, slotsPerTimes)
-	for i := range times {
-		if at := i * timesSize; at+timesSize <= len(value) {
-			times[i].Received = int64(binary.LittleEndian.Uint64(value[at:]))
-			times[i].Polled = int64(binary.LittleEndian.Uint64(value[at+8:]))
-		}
+	if len(value) == binary.Size(times) {
+		_, err = binary.Decode(value, binary.LittleEndian, times)
 	}
 	s.times[block] = times
 	return err
@@ -277,10 +273,9 @@ func (w *writer) remove(ctx context.Context, group name) error {
 
 func (w *writer) writeTimes(ctx context.Context, block int) error {
 	s := w.store
-	value := make([]byte, 0, slotsPerTimes*timesSize)
-	for _, times := range s.times[block] {
-		value = binary.LittleEndian.AppendUint64(value, uint64(times.Received))
-		value = binary.LittleEndian.AppendUint64(value, uint64(times.Polled))
+	value, err := binary.Append(nil, binary.LittleEndian, s.times[block])
+	if err != nil {
+		return err
 	}
 	return w.add(ctx, storage.SetOperation(timesKey(block), value), func() { delete(s.dirty, block) })
 }

@@ -262,3 +262,36 @@ func TestTransactionsAreBounded(t *testing.T) {
 	_, _, loaded := load(t, client, at(1))
 	assert.Equal(t, Loaded{Groups: 400}, loaded)
 }
+
+// BenchmarkSave is what a poll of 2,000 groups of 50 partitions writes: when every group has committed since, and when none has.
+func BenchmarkSave(b *testing.B) {
+	const n, partitions = 2000, 50
+	for name, moves := range map[string]bool{"all committed": true, "none committed": false} {
+		b.Run(name, func(b *testing.B) {
+			table := groups.New(limits)
+			s, _, err := Load(context.Background(), newMemory(), table, at(0))
+			require.NoError(b, err)
+			poll := func(round int) {
+				committed := 0
+				if moves {
+					committed = round
+				}
+				for i := range n {
+					require.NoError(b, table.UpdateFromAPI(polledGroup(fmt.Sprintf("group-%04d", i), partitions, committed), at(round)))
+				}
+			}
+			poll(0)
+			save(b, s)
+			written, round := 0, 0
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				round++
+				poll(round)
+				b.StartTimer()
+				written += save(b, s).Bytes
+			}
+			b.ReportMetric(float64(written)/float64(round)/(1<<20), "MiB/poll")
+		})
+	}
+}
