@@ -132,3 +132,13 @@ image-test: ## Build the image from what this machine has, run it, and stop it
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin build
+
+## Deploying
+
+E2E_MODULES += deploy/test
+
+.PHONY: test-deploy
+test-deploy: build ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager)
+	cd deploy/test && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
+
+check: test-deploy
