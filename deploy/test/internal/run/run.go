@@ -109,6 +109,12 @@ func (p *Process) Stop(t testing.TB) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// Wait returns the exit code once the program has ended by itself.
+func (p *Process) Wait() int {
+	<-p.exited
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Kill ends the program at once.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
@@ -226,7 +232,13 @@ func Post(t testing.TB, url, body string) (status int, answer string) {
 // Do sends a request. It returns 0 and the error when there is no answer.
 func Do(t testing.TB, request *http.Request) (status int, answer string) {
 	t.Helper()
-	response, err := http.DefaultClient.Do(request)
+	return DoWith(t, http.DefaultClient, request)
+}
+
+// DoWith is Do with another client.
+func DoWith(t testing.TB, client *http.Client, request *http.Request) (status int, answer string) {
+	t.Helper()
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, err.Error()
 	}
