@@ -277,6 +277,7 @@ func expressionsOfAllArtefacts(t testing.TB) map[string]string {
 			out["panel "+p.Title+" "+target.RefID] = d.expr(target.Expr)
 		}
 	}
+	out["KEDA"] = kedaTrigger(t)["query"]
 	pages, err := filepath.Glob(root + "/docs/*.md")
 	require.NoError(t, err)
 	runbooks, err := filepath.Glob(root + "/docs/runbooks/*.md")
