@@ -138,7 +138,7 @@ clean: ## Remove what was built
 E2E_MODULES += deploy/test
 
 .PHONY: test-deploy
-test-deploy: build ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager)
+test-deploy: build ## Test what is in deploy/ (needs cfn-lint, Debian's prometheus and prometheus-alertmanager)
 	cd deploy/test && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
 
 check: test-deploy
