@@ -324,7 +324,7 @@ func TestChartRefuses(t *testing.T) {
 		"a Burrow":             {"{burrow: {enabled: true}}", "Run your own"},
 		"no region":            {"{cloudwatch: {enabled: true}}", "cloudwatch.region is empty"},
 		"no region, old name":  {"{overlays: [karrot1-cloudwatch]}", "cloudwatch.region is empty"},
-		"half secure":          {"{secure: {enabled: true, tlsSecret: x}}", "secure.htpasswdSecret"},
+		"half secure":          {"{secure: {enabled: true, tlsSecret: x, htpasswdSecret: x}}", "secure.tokenSecret"},
 		"a volume for nothing": {"{persistence: {enabled: true}, storage: {enabled: false}}", "storage.enabled"},
 		"no budget":            {"{podDisruptionBudget: {enabled: true}}", "minAvailable or maxUnavailable"},
 		"both budgets":         {"{podDisruptionBudget: {enabled: true, minAvailable: 0, maxUnavailable: 0}}", "minAvailable or maxUnavailable"},

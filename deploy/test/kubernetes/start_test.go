@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -27,7 +28,10 @@ import (
 	"github.com/lowess/karrot/deploy/test/internal/run"
 )
 
-const password = "secret"
+const (
+	password = "secret"
+	token    = "4f1c8d0a"
+)
 
 // startRendered gives the binary the arguments and variables of the rendered container, posts a notification to the
 // container's port named webhook, and reads it from the port named metrics. Ports, mounted folders and the addresses of other
@@ -70,6 +74,7 @@ func startRendered(t *testing.T, o *objects) {
 	}
 	if folder := folders["/etc/karrot"]; folder != "" {
 		env["KARROT_TLS_CERT"], env["KARROT_TLS_KEY"], env["KARROT_HTPASSWD"] = folder+"/tls.crt", folder+"/tls.key", folder+"/htpasswd"
+		env["KARROT_PROMETHEUS_TOKEN"] = folder + "/prometheus.token"
 	}
 
 	var args []string
@@ -98,17 +103,17 @@ func startRendered(t *testing.T, o *objects) {
 	})
 	body, err := os.ReadFile(root + "/testdata/notifications/warn.json")
 	require.NoError(t, err)
-	scheme, client := "http", http.DefaultClient
+	scheme, client, credentials := "http", http.DefaultClient, ""
 	if folders["/etc/karrot"] != "" {
-		scheme = "https"
+		scheme, credentials = "https", "Basic "+base64.StdEncoding.EncodeToString([]byte("burrow:"+password))
 		client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // the certificate is of this test
 		status, _ := do(t, client, scheme+"://"+address["webhook"]+"/burrow", string(body), "")
 		assert.Equal(t, http.StatusUnauthorized, status, "without the password")
 	}
-	status, answer := do(t, client, scheme+"://"+address["webhook"]+"/burrow", string(body), password)
+	status, answer := do(t, client, scheme+"://"+address["webhook"]+"/burrow", string(body), credentials)
 	require.Equal(t, http.StatusOK, status, answer)
 	p.Until(t, 10*time.Second, func() string {
-		_, page := do(t, client, scheme+"://"+address["metrics"]+"/metrics", "", "")
+		_, page := do(t, client, scheme+"://"+address["metrics"]+"/metrics", "", "Bearer "+token)
 		if !strings.Contains(page, `burrow_group_status{cluster="east",group="fraud-check"`) {
 			return "the group is not on the page:\n" + page
 		}
@@ -148,6 +153,7 @@ func mountedFolders(t *testing.T, dir string, spec core.PodSpec, o *objects) map
 			hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(folder, "htpasswd"), append([]byte("burrow:"), hash...), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "prometheus.token"), []byte(token), 0o600))
 			writeCertificate(t, folder)
 		}
 	}
@@ -169,7 +175,7 @@ func writeCertificate(t *testing.T, folder string) {
 }
 
 // do posts a body, or asks for a page when there is none.
-func do(t *testing.T, client *http.Client, url, body, secret string) (status int, answer string) {
+func do(t *testing.T, client *http.Client, url, body, credentials string) (status int, answer string) {
 	t.Helper()
 	method := http.MethodGet
 	if body != "" {
@@ -177,8 +183,8 @@ func do(t *testing.T, client *http.Client, url, body, secret string) (status int
 	}
 	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	require.NoError(t, err)
-	if secret != "" {
-		request.SetBasicAuth("burrow", secret)
+	if credentials != "" {
+		request.Header.Set("Authorization", credentials)
 	}
 	return run.DoWith(t, client, request)
 }

@@ -54,8 +54,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (contains "cloudwatch" (include "karrot.configs" .)) (not (include "karrot.hasRegion" .)) -}}
 {{- fail "cloudwatch.region is empty: without a region Karrot does not start. Set it, or env.AWS_REGION" -}}
 {{- end -}}
-{{- if and .Values.secure.enabled (or (not .Values.secure.tlsSecret) (not .Values.secure.htpasswdSecret)) -}}
-{{- fail "secure.enabled needs secure.tlsSecret (with tls.crt and tls.key) and secure.htpasswdSecret (with the key htpasswd)" -}}
+{{- if and .Values.secure.enabled (or (not .Values.secure.tlsSecret) (not .Values.secure.htpasswdSecret) (not .Values.secure.tokenSecret)) -}}
+{{- fail "secure.enabled needs secure.tlsSecret (with tls.crt and tls.key), secure.htpasswdSecret (with the key htpasswd) and secure.tokenSecret (with the key prometheus.token)" -}}
 {{- end -}}
 {{- if and .Values.persistence.enabled (not .Values.storage.enabled) -}}
 {{- fail "persistence.enabled needs storage.enabled: nothing else writes to the volume" -}}
@@ -266,6 +266,8 @@ spec:
               name: {{ .Values.secure.tlsSecret }}
           - secret:
               name: {{ .Values.secure.htpasswdSecret }}
+          - secret:
+              name: {{ .Values.secure.tokenSecret }}
     {{- end }}
     {{- if .Values.config }}
     - name: config
