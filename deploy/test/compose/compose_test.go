@@ -3,12 +3,12 @@ package compose
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -65,7 +65,7 @@ func TestCompose(t *testing.T) {
 			assert.False(t, published[port.Published], "two services publish %s", port.Published)
 			published[port.Published] = true
 			if name == "karrot" {
-				assert.Contains(t, strings.Fields(exposed[1]), fmt.Sprint(port.Target))
+				assert.Contains(t, strings.Fields(exposed[1]), strconv.FormatUint(uint64(port.Target), 10))
 			}
 		}
 		for _, volume := range service.Volumes {
@@ -84,7 +84,7 @@ func TestCompose(t *testing.T) {
 			assert.FileExists(t, filepath.Join(root, arg))
 		}
 	}
-	for _, line := range strings.Split(strings.TrimSpace(read(t, composeDir+"/.env")), "\n") {
+	for line := range strings.Lines(read(t, composeDir+"/.env")) {
 		if name, _, found := strings.Cut(line, "="); found {
 			assert.Contains(t, read(t, composeDir+"/compose.yaml"), "${"+name+"}", "nothing uses %s", name)
 		}
@@ -144,7 +144,7 @@ func TestComposePrometheus(t *testing.T) {
 	for _, found := range regexp.MustCompile(`([a-z]+):(\d+)`).FindAllStringSubmatch(read(t, composeDir+"/prometheus.yml"), -1) {
 		service, known := p.Services[found[1]]
 		require.True(t, known, found[0])
-		assert.True(t, slices.ContainsFunc(service.Ports, func(port types.ServicePortConfig) bool { return fmt.Sprint(port.Target) == found[2] }), found[0])
+		assert.True(t, slices.ContainsFunc(service.Ports, func(port types.ServicePortConfig) bool { return strconv.FormatUint(uint64(port.Target), 10) == found[2] }), found[0])
 	}
 }
 

@@ -289,6 +289,26 @@ func configsOf(container core.Container) []string {
 	return out
 }
 
+// The chart's copies of files that have their home elsewhere. It stands first, so that -update renders with new copies.
+func TestChartFilesAreCopies(t *testing.T) {
+	homes := map[string]string{
+		"karrot.rules.yaml": "deploy/prometheus", "karrot.json": "deploy/grafana", "burrow.toml": "config/burrow", "notification.tmpl": "config/burrow",
+	}
+	entries, err := os.ReadDir(chartDir + "/files")
+	require.NoError(t, err)
+	require.Len(t, entries, len(homes))
+	for name, home := range homes {
+		original, err := os.ReadFile(filepath.Join(root, home, name))
+		require.NoError(t, err)
+		if *update {
+			require.NoError(t, os.WriteFile(filepath.Join(chartDir, "files", name), original, 0o600))
+		}
+		copied, err := os.ReadFile(filepath.Join(chartDir, "files", name))
+		require.NoError(t, err)
+		assert.Equal(t, string(original), string(copied), "go test ./kubernetes -update copies it")
+	}
+}
+
 func TestChart(t *testing.T) {
 	paths, err := filepath.Glob(chartDir + "/ci/*-values.yaml")
 	require.NoError(t, err)
@@ -361,26 +381,6 @@ func TestExamplesAreRendered(t *testing.T) {
 		want, err := os.ReadFile(file)
 		require.NoError(t, err)
 		assert.Equal(t, string(want), manifests, "go test ./kubernetes -update writes it")
-	}
-}
-
-// The chart's copies of files that have their home elsewhere.
-func TestChartFilesAreCopies(t *testing.T) {
-	homes := map[string]string{
-		"karrot.rules.yaml": "deploy/prometheus", "karrot.json": "deploy/grafana", "burrow.toml": "config/burrow", "notification.tmpl": "config/burrow",
-	}
-	entries, err := os.ReadDir(chartDir + "/files")
-	require.NoError(t, err)
-	require.Len(t, entries, len(homes))
-	for name, home := range homes {
-		original, err := os.ReadFile(filepath.Join(root, home, name))
-		require.NoError(t, err)
-		if *update {
-			require.NoError(t, os.WriteFile(filepath.Join(chartDir, "files", name), original, 0o600))
-		}
-		copied, err := os.ReadFile(filepath.Join(chartDir, "files", name))
-		require.NoError(t, err)
-		assert.Equal(t, string(original), string(copied), "go test ./kubernetes -update copies it")
 	}
 }
 

@@ -24,7 +24,7 @@ var ofTheChart = map[string]struct {
 	values string
 	kinds  []string
 }{
-	"base/karrot.yaml":                            {"{}", []string{"Deployment", "Service", "ServiceAccount"}},
+	"base/karrot.yaml": {"{}", []string{"Deployment", "Service", "ServiceAccount"}},
 	"components/servicemonitor/servicemonitor.yaml": {"{serviceMonitor: {enabled: true}}", []string{"ServiceMonitor"}},
 	"components/rules/rules.yaml":                   {"{rules: {enabled: true}}", []string{"PrometheusRule"}},
 	"components/dashboard/dashboard.yaml":           {"{dashboard: {enabled: true}}", []string{"ConfigMap"}},
@@ -48,7 +48,7 @@ func TestKustomizeIsTheChart(t *testing.T) {
 		manifests, _, err := render(t, values)
 		require.NoError(t, err)
 		var want strings.Builder
-		for _, document := range strings.Split(manifests, "---\n") {
+		for document := range strings.SplitSeq(manifests, "---\n") {
 			if found := kindOf.FindStringSubmatch(document); found != nil && slices.Contains(c.kinds, found[1]) {
 				want.WriteString("---\n" + source.ReplaceAllString(chartLabels.ReplaceAllString(document, ""), ""))
 			}
