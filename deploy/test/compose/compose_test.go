@@ -144,7 +144,9 @@ func TestComposePrometheus(t *testing.T) {
 	for _, found := range regexp.MustCompile(`([a-z]+):(\d+)`).FindAllStringSubmatch(read(t, composeDir+"/prometheus.yml"), -1) {
 		service, known := p.Services[found[1]]
 		require.True(t, known, found[0])
-		assert.True(t, slices.ContainsFunc(service.Ports, func(port types.ServicePortConfig) bool { return strconv.FormatUint(uint64(port.Target), 10) == found[2] }), found[0])
+		assert.True(t, slices.ContainsFunc(service.Ports, func(port types.ServicePortConfig) bool {
+			return strconv.FormatUint(uint64(port.Target), 10) == found[2]
+		}), found[0])
 	}
 }
 
