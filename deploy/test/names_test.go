@@ -291,8 +291,17 @@ func expressionsOfAllArtefacts(t testing.TB) map[string]string {
 		for i, block := range promqlBlock.FindAllStringSubmatch(string(text), -1) {
 			// An expression begins with a comment or behind an empty line.
 			for j, expr := range betweenExprs.Split(block[1], -1) {
-				if expr = strings.TrimSpace(expr); expr != "" {
-					out[fmt.Sprintf("%s block %d.%d", filepath.Base(page), i+1, j+1)] = expr
+				expr = strings.TrimSpace(expr)
+				if expr == "" {
+					continue
+				}
+				// Or it is one of several that have a line each.
+				lines := []string{expr}
+				if _, err := parser.ParseExpr(expr); err != nil {
+					lines = strings.Split(expr, "\n")
+				}
+				for k, line := range lines {
+					out[fmt.Sprintf("%s block %d.%d.%d", filepath.Base(page), i+1, j+1, k+1)] = line
 				}
 			}
 		}
