@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TOOLS := $(CURDIR)/internal/tools/go.mod
 TOOL := go tool -modfile=$(TOOLS)
 # Modules with tests of their own; cmd/karrot is written by ocb.
-E2E_MODULES := e2e e2e/realburrow
+E2E_MODULES := e2e e2e/chain
 
 # The race detector needs a C compiler. CI has one.
 RACE := $(if $(shell command -v gcc || command -v clang),-race)
@@ -53,14 +53,36 @@ test: ## Test the receiver
 
 .PHONY: e2e
 e2e: build ## Test the binary
-	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 30m ./...
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 30m -skip '^TestPeer' ./...
 
-.PHONY: e2e-burrow
-e2e-burrow: build ## Run a real Burrow against the binary: make e2e-burrow BURROW=<path of a Burrow binary>
-	cd e2e/realburrow && BURROW="$(if $(BURROW),$(abspath $(BURROW)))" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -v -timeout 20m ./...
+# RUN chooses tests by name, as go test -run does.
+RUN ?= .
+.PHONY: e2e-chain
+e2e-chain: build build/burrow build/kafka.classpath ## Test the binary with a real Kafka, Burrow and Prometheus (RUN='TestChain/scenarios/stopped' for one scenario)
+	cd e2e/chain && KARROT_BIN=$(CURDIR)/$(BIN) BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
+		$(GOTEST) -timeout 15m -run '$(RUN)' ./...
+
+# The version of Burrow is that of the module.
+build/burrow: e2e/chain/go.mod
+	@mkdir -p build
+	cd e2e/chain && CGO_ENABLED=0 go build -o ../../$@ github.com/linkedin/Burrow
+
+# Maven fetches Kafka and ZooKeeper, and says where it has put them.
+build/kafka.classpath: e2e/chain/kafka/pom.xml
+	@mkdir -p build
+	mvn -B -q -f $< dependency:build-classpath -Dmdep.outputFile=$(CURDIR)/$@
+
+.PHONY: e2e-peers
+e2e-peers: build build/moto/installed ## Test the binary with moto for AWS, Prometheus, promtool and another collector
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 10m -run '^TestPeer' .
+
+build/moto/installed: e2e/testdata/moto/requirements.txt
+	python3 -m venv build/moto
+	build/moto/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 .PHONY: check
-check: lint tidy generated test e2e e2e-burrow ## All of it: format, lint, generated files, tests, binary
+check: lint tidy generated test e2e e2e-peers e2e-chain ## All of it: format, lint, generated files, tests, binary
 
 .PHONY: lint
 lint: ## Check format and code

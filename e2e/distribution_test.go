@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"text/template"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lowess/karrot/e2e/internal/run"
 )
 
 // aws is an environment in which the CloudWatch exporters can be built; nothing listens there.
@@ -257,58 +260,68 @@ func TestNotificationTemplate(t *testing.T) {
 	k.stop(t)
 }
 
-// The receiver in somebody else's collector: ocb builds it, and it takes a notification.
-func TestForeignDistribution(t *testing.T) {
+// foreign is a collector that was built from somebody else's manifest, with the receiver in it. It is built once.
+var foreign struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+func foreignCollector(t *testing.T) string {
+	t.Helper()
+	foreign.once.Do(func() { foreign.path, foreign.err = buildForeign(t) })
+	require.NoError(t, foreign.err)
+	return foreign.path
+}
+
+func buildForeign(t *testing.T) (string, error) {
+	t.Helper()
 	top, err := filepath.Abs(root)
 	require.NoError(t, err)
-	dir := t.TempDir()
-	output := filepath.Join(dir, "out")
-	fill := func(name string, replacements ...string) string {
-		text, err := os.ReadFile(filepath.Join("testdata", "foreign", name))
-		require.NoError(t, err)
-		path := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(path, []byte(strings.NewReplacer(replacements...).Replace(string(text))), 0o600))
-		return path
+	output := filepath.Join(top, "build", "foreign")
+	require.NoError(t, os.MkdirAll(output, 0o700))
+	// The checksums are those of our own distribution, so that nothing has to be looked up.
+	sums, err := os.ReadFile(filepath.Join(root, "cmd", "karrot", "go.sum"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(output, "go.sum"), sums, 0o600))
+	ocb := exec.CommandContext(t.Context(), "go", "tool", "-modfile="+filepath.Join(top, "internal", "tools", "go.mod"), "builder",
+		"--config", fill(t, t.TempDir(), "builder-config.yaml", "@OUTPUT@", output, "@KARROT@", top))
+	ocb.Dir = top
+	if log, err := ocb.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, log)
 	}
+	return filepath.Join(output, "foreign-collector"), nil
+}
+
+// fill writes a file of testdata/foreign into a folder, with its placeholders replaced.
+func fill(t *testing.T, dir, name string, replacements ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "foreign", name))
+	require.NoError(t, err)
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.WriteFile(path, []byte(strings.NewReplacer(replacements...).Replace(string(text))), 0o600))
+	return path
+}
+
+// The receiver in somebody else's collector: ocb builds it, and it takes a notification.
+func TestForeignDistribution(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
 	for _, line := range []string{"  - gomod: github.com/lowess/karrot v", "    import: github.com/lowess/karrot/receiver/burrowreceiver"} {
 		assert.Contains(t, string(readme), line, "README.md shows what is tried here")
 	}
-
-	// The checksums are those of our own distribution, so that nothing has to be looked up.
-	require.NoError(t, os.MkdirAll(output, 0o700))
-	sums, err := os.ReadFile(filepath.Join(root, "cmd", "karrot", "go.sum"))
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(output, "go.sum"), sums, 0o600))
-	ocb := exec.CommandContext(t.Context(), "go", "tool", "-modfile="+filepath.Join(top, "internal", "tools", "go.mod"), "builder",
-		"--config", fill("builder-config.yaml", "@OUTPUT@", output, "@KARROT@", top))
-	ocb.Dir = top
-	log, err := ocb.CombinedOutput()
-	require.NoError(t, err, "%s", log)
-
+	path := foreignCollector(t)
+	dir := run.KeepOnFailure(t, filepath.Join(root, "build", "e2e"))
 	endpoint := freePorts(t, 1)[0]
-	var printed lockedBuffer
-	collector := exec.CommandContext(t.Context(), filepath.Join(output, "foreign-collector"), "--config", fill("config.yaml", "@ENDPOINT@", endpoint))
-	collector.Stdout, collector.Stderr = &printed, &printed
-	require.NoError(t, collector.Start())
-	defer func() {
-		_ = collector.Process.Kill()
-		_ = collector.Wait()
-	}()
-	waitFor(t, startTimeout, func() string {
-		if status, text := get(t, "http://"+endpoint+"/burrow"); status != http.StatusMethodNotAllowed {
-			return fmt.Sprint(status, " ", text, printed.String())
-		}
-		return ""
-	})
+	collector := run.Program{Name: "collector", Path: path, Dir: dir, Args: []string{"--config", fill(t, dir, "config.yaml", "@ENDPOINT@", endpoint)}}
+	collector.Start(t).Listens(t, startTimeout, endpoint)
 	request, err := http.NewRequest(http.MethodPost, "http://"+endpoint+"/burrow", strings.NewReader(string(testdata(t, "notifications", "warn.json"))))
 	require.NoError(t, err)
 	status, text := do(t, request)
 	require.Equal(t, http.StatusOK, status, text)
 	waitFor(t, settled, func() string {
-		if !strings.Contains(printed.String(), "burrow.group.total_lag") || !strings.Contains(printed.String(), "Value: 2698") {
-			return printed.String()
+		if printed := collector.Log(t); !strings.Contains(printed, "burrow.group.total_lag") || !strings.Contains(printed, "Value: 2698") {
+			return printed
 		}
 		return ""
 	})

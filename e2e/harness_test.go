@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,9 +21,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/prom"
+	"github.com/lowess/karrot/e2e/internal/run"
 )
 
 // root is the top of the repository.
@@ -281,29 +281,16 @@ func scrape(t testing.TB, url string) map[string]float64 {
 // seriesOn reads a page in Prometheus' text format.
 func seriesOn(t testing.TB, text string) map[string]float64 {
 	t.Helper()
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	page, err := prom.Parse(text)
 	require.NoError(t, err)
-	series := map[string]float64{}
-	for name, family := range families {
-		for _, metric := range family.GetMetric() {
-			var labels []string
-			for _, pair := range metric.GetLabel() {
-				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
-			}
-			slices.Sort(labels)
-			id := name + "{" + strings.Join(labels, ",") + "}"
-			// One of the two is there, the other one is nil and reads as 0.
-			value := metric.GetGauge().GetValue() + metric.GetCounter().GetValue()
-			if dependsOnTheClock(id) {
-				require.GreaterOrEqual(t, value, 0.0, id)
-				require.False(t, math.IsInf(value, 0) || math.IsNaN(value), id)
-				value = onTheClock
-			}
-			series[id] = value
+	for id, value := range page {
+		if dependsOnTheClock(id) {
+			require.GreaterOrEqual(t, value, 0.0, id)
+			require.False(t, math.IsInf(value, 0) || math.IsNaN(value), id)
+			page[id] = onTheClock
 		}
 	}
-	return series
+	return page
 }
 
 // difference lists the first lines in which two sets of series differ, or nothing.
@@ -327,21 +314,10 @@ func difference(want, got map[string]float64) string {
 	return strings.Join(lines, "\n")
 }
 
-// freePorts returns loopback addresses that were free a moment ago.
+// freePorts returns loopback addresses that nobody else gets before the test ends.
 func freePorts(t testing.TB, n int) []string {
 	t.Helper()
-	var addresses []string
-	var listeners []net.Listener
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		listeners = append(listeners, listener)
-		addresses = append(addresses, listener.Addr().String())
-	}
-	for _, listener := range listeners {
-		require.NoError(t, listener.Close())
-	}
-	return addresses
+	return run.Addresses(t, n)
 }
 
 // testdata reads a file below testdata at the top of the repository.

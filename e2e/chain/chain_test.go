@@ -31,6 +31,8 @@ type chain struct {
 	consumers list[*consumer]
 	groups    list[*group]
 	begun     time.Time
+	// still is when everything was made to stand still.
+	still time.Time
 
 	mu       sync.Mutex
 	lastPage prom.Page
@@ -184,7 +186,7 @@ func (g *group) events(t testing.TB, want ...string) {
 	err := run.Wait(t.Context(), 5*time.Second, func() error {
 		events := g.incidents.of(g.name)
 		if got := names(events); !slices.Equal(got, want) {
-			return fmt.Errorf("events of %s: %v, not %v; all: %v", g.name, got, want, events)
+			return fmt.Errorf("events of %s: %v, not %v; all: %v; Burrow said %v", g.name, got, want, events, g.told.of(g.name))
 		}
 		return nil
 	})
@@ -214,7 +216,7 @@ func (g *group) events(t testing.TB, want ...string) {
 // samples are those that Prometheus scraped of a series of the group, if there are any.
 func (g *group) samples(t testing.TB, name string) []prom.Point {
 	t.Helper()
-	result := g.query(t, fmt.Sprintf(`%s{group=%q}[20m]`, name, g.name))
+	result := g.query(t, fmt.Sprintf(`%s{cluster=%q,group=%q}[20m]`, name, cluster, g.name))
 	if len(result) > 1 {
 		t.Fatalf("%s of %s is %d series", name, g.name, len(result))
 	}
@@ -256,7 +258,7 @@ func (g *group) checkGaps(t testing.TB, ended bool, names ...string) {
 		t.Fatalf("Prometheus has no scrapes of Karrot: %v", scrapes)
 	}
 	for _, name := range names {
-		for _, series := range g.query(t, fmt.Sprintf(`%s{group=%q}[20m]`, name, g.name)) {
+		for _, series := range g.query(t, fmt.Sprintf(`%s{cluster=%q,group=%q}[20m]`, name, cluster, g.name)) {
 			there := map[int64]bool{}
 			for _, point := range series.Points {
 				there[point.At.UnixMilli()] = true
@@ -285,7 +287,8 @@ func (g *group) onlyStatus(t testing.TB, want float64) {
 	points := g.samples(t, "burrow_group_status")
 	for _, point := range points {
 		if point.Value != want {
-			t.Errorf("status of %s at %s: %v", g.name, point.At.Format("15:04:05"), point.Value)
+			t.Errorf("status of %s at %s: %v; Burrow said %v", g.name, point.At.Format("15:04:05"), point.Value, g.told.of(g.name))
+			return
 		}
 	}
 	if len(points) == 0 {
@@ -293,9 +296,17 @@ func (g *group) onlyStatus(t testing.TB, want float64) {
 	}
 }
 
-// errorsOf are the differences of the group's time lag to the truth, in seconds: as it stood at each scrape, and at those
-// at which it had changed.
-func (g *group) errorsOf(t testing.TB) (standing, fresh []float64) {
+// deviations of a time lag from the truth, in seconds.
+type deviations struct {
+	// standing is at each scrape: what stood on the page less what was true at that moment.
+	standing []float64
+	// fresh is the same, at those scrapes at which the value had changed.
+	fresh []float64
+	// wrong is how far a fresh value is from everything that was true as long ago as Burrow's answer can be old.
+	wrong []float64
+}
+
+func (g *group) errorsOf(t testing.TB) (e deviations) {
 	t.Helper()
 	last := math.NaN()
 	for _, point := range g.samples(t, "burrow_group_max_time_lag_seconds") {
@@ -304,27 +315,40 @@ func (g *group) errorsOf(t testing.TB) (standing, fresh []float64) {
 			continue
 		}
 		want, ok := g.truth.timeLag(g.name, point.At)
-		if !ok {
+		if !ok || !g.still.IsZero() && point.At.After(g.still) {
 			continue
 		}
 		difference := point.Value - want.Seconds()
-		standing = append(standing, difference)
+		e.standing = append(e.standing, difference)
 		if point.Value != last {
-			fresh = append(fresh, difference)
+			e.fresh = append(e.fresh, difference)
+			e.wrong = append(e.wrong, g.wrong(point.At, point.Value))
 		}
 		last = point.Value
 	}
-	return standing, fresh
+	return e
+}
+
+// wrong is the distance of a time lag to the nearest that was true in the time that Burrow's answer can be old.
+func (g *group) wrong(at time.Time, value float64) float64 {
+	const old, step = (expireCache + offsetRefresh + scrapeEvery + 1) * time.Second, 250 * time.Millisecond
+	smallest, largest := math.Inf(1), math.Inf(-1)
+	for age := time.Duration(0); age <= old; age += step {
+		if want, ok := g.truth.timeLag(g.name, at.Add(-age)); ok {
+			smallest, largest = min(smallest, want.Seconds()), max(largest, want.Seconds())
+		}
+	}
+	return value - min(max(value, smallest), largest)
 }
 
 // spread is the median, the 95th percentile and the worst of the sizes of errors, and the median with its sign.
-func spread(errors []float64) (bias, median, p95, worst float64) {
-	if len(errors) == 0 {
+func spread(differences []float64) (bias, median, p95, worst float64) {
+	if len(differences) == 0 {
 		return math.NaN(), math.NaN(), math.NaN(), math.NaN()
 	}
-	signed := slices.Sorted(slices.Values(errors))
-	sizes := make([]float64, len(errors))
-	for i, e := range errors {
+	signed := slices.Sorted(slices.Values(differences))
+	sizes := make([]float64, len(differences))
+	for i, e := range differences {
 		sizes[i] = math.Abs(e)
 	}
 	sort.Float64s(sizes)
@@ -337,18 +361,22 @@ func (c *chain) timeLagTable(t testing.TB) string {
 	t.Helper()
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "group\tscrapes\tbias\tmedian\tp95\tworst\tchanges\tbias\tmedian\tp95\tworst\t")
+	fmt.Fprintln(w, "\tat each scrape\t\t\t\t\tchanged\t\t\t\t\tbeyond its age\t\t\t\t")
+	fmt.Fprintln(w, "group\tn\tbias\tmedian\tp95\tworst\tn\tbias\tmedian\tp95\tworst\tbias\tmedian\tp95\tworst\t")
 	groups := c.groups.all()
 	slices.SortFunc(groups, func(a, b *group) int { return strings.Compare(a.name, b.name) })
 	for _, g := range groups {
 		if !g.timeLags {
 			continue
 		}
-		standing, fresh := g.errorsOf(t)
+		e := g.errorsOf(t)
 		fmt.Fprintf(w, "%s\t", g.name)
-		for _, errors := range [][]float64{standing, fresh} {
-			bias, median, p95, worst := spread(errors)
-			fmt.Fprintf(w, "%d\t%.1f\t%.1f\t%.1f\t%.1f\t", len(errors), bias, median, p95, worst)
+		for i, differences := range [][]float64{e.standing, e.fresh, e.wrong} {
+			if i < 2 {
+				fmt.Fprintf(w, "%d\t", len(differences))
+			}
+			bias, median, p95, worst := spread(differences)
+			fmt.Fprintf(w, "%.1f\t%.1f\t%.1f\t%.1f\t", bias, median, p95, worst)
 		}
 		fmt.Fprintln(w)
 	}
@@ -358,7 +386,7 @@ func (c *chain) timeLagTable(t testing.TB) string {
 
 // differs compares a group at rest, exactly.
 func (g *group) differs(page prom.Page) string {
-	var total int64
+	var total, most int64
 	partitions := g.truth.now(g.name)
 	id := g.id("burrow_group_total_lag")
 	value, found := page[id]
@@ -372,6 +400,7 @@ func (g *group) differs(page prom.Page) string {
 	for p, offsets := range partitions {
 		committed, head := offsets[0], offsets[1]
 		total += max(0, head-committed)
+		most = max(most, head-committed)
 		labels := []string{"topic", p.topic, "partition", fmt.Sprint(p.partition)}
 		for name, want := range map[string]int64{"burrow_partition_committed_offset": committed, "burrow_partition_lag": max(0, head-committed)} {
 			got, found := page[g.id(name, labels...)]
@@ -386,6 +415,12 @@ func (g *group) differs(page prom.Page) string {
 		if got, found := page[topic]; !found || got != float64(head) {
 			return fmt.Sprintf("%s is %v (there: %v), and Kafka says %d", topic, got, found, head)
 		}
+	}
+	if got, found := page[g.id("burrow_group_max_lag")]; !found || got != float64(most) {
+		return fmt.Sprintf("%s is %v (there: %v), and Kafka says %d", g.id("burrow_group_max_lag"), got, found, most)
+	}
+	if other, found := page[prom.ID("burrow_group_total_lag", map[string]string{"cluster": mirror, "group": g.name})]; !found || other != float64(total) {
+		return fmt.Sprintf("in cluster %s the total lag is %v (there: %v), and Kafka says %d", mirror, other, found, total)
 	}
 	if !found || value != float64(total) {
 		return fmt.Sprintf("%s is %v (there: %v), and Kafka says %d", id, value, found, total)

@@ -84,6 +84,9 @@ func (i *incidents) receive(w http.ResponseWriter, r *http.Request) {
 				for _, attribute := range record.Attributes {
 					a[attribute.Key] = attribute.Value.StringValue
 				}
+				if a["cluster"] != cluster {
+					continue
+				}
 				i.events = append(i.events, event{
 					at:    time.Unix(0, record.TimeUnixNano),
 					name:  strings.TrimPrefix(record.EventName, "burrow.incident."),

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -56,7 +57,8 @@ func TestChain(t *testing.T) {
 		}
 	})
 	t.Run("rest", func(t *testing.T) { rest(t, c) })
-	t.Logf("time lag of each group in seconds, from Prometheus less the truth from Kafka: at each scrape, and where it had changed\n%s", c.timeLagTable(t))
+	t.Run("time-lag", func(t *testing.T) { checkTimeLags(t, c) })
+	c.told.checkRefused(t)
 }
 
 // ordinary starts a producer and a group of one consumer on a topic of the same name.
@@ -75,8 +77,11 @@ func healthy(t *testing.T, c *chain) {
 	g.onlyStatus(t, statusOK)
 	g.events(t)
 	g.checkLag(t)
-	g.checkGaps(t, false, groupSeries...)
+	g.checkGaps(t, false, append(slices.Clone(groupSeries), timeLagSeries...)...)
 }
+
+// timeLagSeries are there as soon as heads are known, with polling.
+var timeLagSeries = []string{"burrow_group_max_time_lag_seconds", "burrow_partition_time_lag_seconds"}
 
 // groupSeries are those that a group has as long as it is known.
 var groupSeries = []string{
@@ -368,10 +373,26 @@ func oddNames(t *testing.T, c *chain) {
 func nothingCommitted(t *testing.T, c *chain) {
 	c.createTopic(t, "nothing", 1, nil)
 	c.produce(t, "nothing", 1, rate, 1)
-	c.consume(t, "nothing", commitEvery, silent, "nothing")
+	member := c.consume(t, "nothing", commitEvery, silent, "nothing")
 	c.at(t, end)
+	member.stop()
 	if series := c.query(t, `count_over_time({group="nothing"}[20m])`); len(series) > 0 {
 		t.Errorf("a group that has never committed has series, as %v", series[0])
+	}
+}
+
+// checkTimeLags publishes how far time lags were from the truth.
+func checkTimeLags(t *testing.T, c *chain) {
+	t.Logf("in seconds, what was in Prometheus less the truth from Kafka: at each scrape, where it had changed, and how far\n"+
+		"that was from everything that was true in the time that Burrow's answer may have been old\n%s", c.timeLagTable(t))
+	for _, g := range c.groups.all() {
+		if !g.timeLags {
+			continue
+		}
+		e := g.errorsOf(t)
+		if _, median, p95, _ := spread(e.wrong); len(e.wrong) > 0 && (median > 1.5 || p95 > 10) {
+			t.Errorf("time lag of %s: median error %.1f s, p95 %.1f s", g.name, median, p95)
+		}
 	}
 }
 
@@ -383,7 +404,7 @@ func rest(t *testing.T, c *chain) {
 	for _, m := range c.consumers.all() {
 		m.set(hold)
 	}
-	still := time.Now()
+	c.still = time.Now()
 	compare := func() error {
 		page, err := c.page(t)
 		if err != nil {
@@ -397,11 +418,14 @@ func rest(t *testing.T, c *chain) {
 		return nil
 	}
 	run.Until(t, 2*staleness+20*time.Second, "Karrot says what Kafka says", compare)
-	t.Logf("Karrot said the same as Kafka of %d groups %s after the last record", len(c.groups.all()), time.Since(still).Round(100*time.Millisecond))
+	t.Logf("Karrot said the same as Kafka of %d groups %s after the last record", len(c.groups.all()), time.Since(c.still).Round(100*time.Millisecond))
 	// Another poll and notification change nothing.
-	for end := time.Now().Add((pollEvery + expireCache + notifyEvery) * time.Second); time.Now().Before(end); time.Sleep(500 * time.Millisecond) {
+	ctx, cancel := context.WithTimeout(t.Context(), (pollEvery+expireCache+notifyEvery)*time.Second)
+	defer cancel()
+	every(ctx, 500*time.Millisecond, func() {
 		if err := compare(); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			cancel()
 		}
-	}
+	})
 }

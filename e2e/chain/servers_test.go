@@ -22,6 +22,8 @@ const (
 	// startTime is generous: it is spent only when something is wrong.
 	startTime = 90 * time.Second
 	cluster   = "local"
+	// mirror is the same Kafka under another name, as a user has it who has two.
+	mirror = "mirror"
 
 	offsetsPartitions = 4
 )
@@ -44,27 +46,32 @@ type servers struct {
 	kafkaAddress, controllerAddress, zookeeperAddress            string
 	webhookAddress, pageAddress, healthAddress, telemetryAddress string
 	prometheusAddress, incidentsAddress                          string
+	toldWebhookAddress, toldAPIAddress                           string
 	expireAfter                                                  time.Duration
 
 	kafka, zookeeper, karrot, prometheus *run.Process
 	burrows                              []*burrow
 	incidents                            *incidents
+	told                                 *told
 	dir                                  string
 }
 
 type burrow struct {
 	*run.Process
-	api string // address
+	api     string // address
+	started time.Time
 }
 
 // startServers starts a chain with n Burrows. Karrot polls the first one; all of them notify it.
 func startServers(t *testing.T, n int, expireAfter time.Duration) *servers {
 	t.Helper()
-	a := run.Addresses(t, 9)
+	a := run.Addresses(t, 11)
 	s := &servers{
 		kafkaAddress: a[0], controllerAddress: a[1], zookeeperAddress: a[2],
 		webhookAddress: a[3], pageAddress: a[4], healthAddress: a[5], telemetryAddress: a[6],
 		prometheusAddress: a[7], incidentsAddress: a[8],
+		toldWebhookAddress: a[9], toldAPIAddress: a[10],
+		told:        &told{},
 		expireAfter: expireAfter,
 		dir:         run.KeepOnFailure(t, filepath.Join(repository, "build", "e2e-chain")),
 	}
@@ -78,6 +85,8 @@ func startServers(t *testing.T, n int, expireAfter time.Duration) *servers {
 		s.burrows = append(s.burrows, &burrow{api: run.Addresses(t, 1)[0]})
 		s.startBurrow(t, i)
 	}
+	s.told.listen(t, s.toldWebhookAddress, s.webhookAddress)
+	s.told.listen(t, s.toldAPIAddress, s.burrows[0].api)
 	s.startKarrot(t)
 	s.startPrometheus(t)
 	for i := range s.burrows {
@@ -221,6 +230,7 @@ func (s *servers) startBurrow(t *testing.T, i int) {
 		t.Fatal(err)
 	}
 	s.write(t, name+"/burrow.toml", text)
+	s.burrows[i].started = time.Now()
 	s.burrows[i].Process = run.Program{
 		Name: name, Path: built(t, "BURROW", "build/burrow"), Args: []string{"--config-dir", dir}, Dir: dir,
 	}.Start(t)
@@ -255,7 +265,7 @@ func (s *servers) startKarrot(t *testing.T) {
 			"KARROT_TELEMETRY_HOST=127.0.0.1",
 			"KARROT_TELEMETRY_PORT=" + telemetryPort,
 			"KARROT_EXPIRE_AFTER=" + s.expireAfter.String(),
-			"KARROT_BURROW_API=http://" + s.burrows[0].api,
+			"KARROT_BURROW_API=http://" + s.toldAPIAddress,
 			"KARROT_BURROW_API_INTERVAL=" + strconv.Itoa(pollEvery) + "s",
 			"KARROT_STORAGE_DIRECTORY=" + s.folder(t, "storage"),
 			"KARROT_INCIDENT_EXPORTERS=debug/incidents,otlp_http/incidents",
@@ -313,14 +323,22 @@ func built(t testing.TB, variable, usual string) string {
 
 // burrowConfig is the shipped burrow.toml with the addresses and the short intervals of a test.
 func burrowConfig(config string, s *servers, i int, template string) (string, error) {
+	config, err := addCluster(config, cluster, mirror)
+	if err != nil {
+		return "", err
+	}
 	quoted := func(address string) string { return "[ " + strconv.Quote(address) + " ]" }
-	webhook := strconv.Quote("http://" + s.webhookAddress + "/burrow")
+	webhook := strconv.Quote("http://" + s.toldWebhookAddress + "/burrow")
 	for _, change := range []struct{ section, key, value string }{
 		{"zookeeper", "servers", quoted(s.zookeeperAddress)},
 		{"cluster.local", "servers", quoted(s.kafkaAddress)},
 		{"cluster.local", "offset-refresh", strconv.Itoa(offsetRefresh)},
 		{"cluster.local", "topic-refresh", strconv.Itoa(topicRefresh)},
 		{"consumer.local", "servers", quoted(s.kafkaAddress)},
+		{"cluster.mirror", "servers", quoted(s.kafkaAddress)},
+		{"cluster.mirror", "offset-refresh", strconv.Itoa(offsetRefresh)},
+		{"cluster.mirror", "topic-refresh", strconv.Itoa(topicRefresh)},
+		{"consumer.mirror", "servers", quoted(s.kafkaAddress)},
 		{"httpserver.default", "address", strconv.Quote(s.burrows[i].api)},
 		{"storage.default", "min-distance", "1"},
 		{"evaluator.default", "expire-cache", strconv.Itoa(expireCache)},
@@ -330,12 +348,25 @@ func burrowConfig(config string, s *servers, i int, template string) (string, er
 		{"notifier.karrot", "template-close", strconv.Quote(template)},
 		{"notifier.karrot", "interval", strconv.Itoa(notifyEvery)},
 	} {
-		var err error
 		if config, err = setKey(config, change.section, change.key, change.value); err != nil {
 			return "", err
 		}
 	}
 	return config, nil
+}
+
+// addCluster repeats the cluster and consumer sections of a cluster under another name.
+func addCluster(config, name, another string) (string, error) {
+	for _, kind := range []string{"cluster", "consumer"} {
+		header := "[" + kind + "." + name + "]\n"
+		_, body, ok := strings.Cut(config, header)
+		if !ok {
+			return "", fmt.Errorf("burrow.toml has no section %s", strings.TrimSpace(header))
+		}
+		body, _, _ = strings.Cut(body, "\n[")
+		config += "\n[" + kind + "." + another + "]\n" + body + "\n"
+	}
+	return setKey(config, "consumer."+another, "cluster", strconv.Quote(another))
 }
 
 // setKey replaces the value of a key, which has to be there exactly once.
@@ -363,7 +394,7 @@ func TestBurrowConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &servers{
-		kafkaAddress: "127.0.0.1:1", zookeeperAddress: "127.0.0.1:2", webhookAddress: "127.0.0.1:3",
+		kafkaAddress: "127.0.0.1:1", zookeeperAddress: "127.0.0.1:2", toldWebhookAddress: "127.0.0.1:3",
 		burrows: []*burrow{{api: "127.0.0.1:4"}},
 	}
 	config, err := burrowConfig(string(shipped), s, 0, "/notification.tmpl")

@@ -19,7 +19,7 @@ const (
 	// StopTime is how long a program may take to end after SIGTERM.
 	StopTime = 30 * time.Second
 	// shownBytes is how much of the end of each log a failed test prints.
-	shownBytes = 8 << 10
+	shownBytes = 2 << 10
 )
 
 // Program is how to start something: again and again, on the same ports and with the same data.
