@@ -17,33 +17,16 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/burrow"
 )
 
 var withCloudWatch = []string{"config/karrot.yaml", "config/cloudwatch.yaml"}
 
 // evaluation is what the documents of a notification are made from.
-type evaluation struct {
-	Cluster        string      `json:"cluster"`
-	Group          string      `json:"group"`
-	Status         string      `json:"status"`
-	Complete       float64     `json:"complete"`
-	Partitions     []partition `json:"partitions"`
-	PartitionCount int         `json:"partition_count"`
-	MaxLag         *partition  `json:"maxlag"`
-	TotalLag       float64     `json:"totallag"`
+type evaluation burrow.Result
 
-	incident string // the ID
-}
-
-type partition struct {
-	Topic      string  `json:"topic"`
-	Partition  int     `json:"partition"`
-	Status     string  `json:"status"`
-	CurrentLag float64 `json:"current_lag"`
-	End        *struct {
-		Offset float64 `json:"offset"`
-	} `json:"end"`
-}
+type partition = burrow.Partition
 
 // body is the notification that Burrow would send.
 func (e *evaluation) body(t testing.TB) []byte {
@@ -59,15 +42,9 @@ func (e *evaluation) body(t testing.TB) []byte {
 // evaluationOf reads a recorded notification.
 func evaluationOf(t testing.TB, body []byte) evaluation {
 	t.Helper()
-	var notification struct {
-		Event struct {
-			ID     string
-			Result evaluation
-		}
-	}
-	require.NoError(t, json.Unmarshal(body, &notification))
-	notification.Event.Result.incident = notification.Event.ID
-	return notification.Event.Result
+	n, err := burrow.Read(body)
+	require.NoError(t, err)
+	return evaluation(n.Result)
 }
 
 // anyValue stands for what depends on the clock or on earlier notifications.
@@ -80,22 +57,23 @@ func (e *evaluation) documents() map[string]map[string]string {
 	counts := map[string]int{"OK": e.PartitionCount - len(e.Partitions)}
 	group := fmt.Sprintf("cluster=%q group=%q", acceptable(e.Cluster, maxDimensionValue), acceptable(e.Group, maxDimensionValue))
 	documents := map[string]map[string]string{}
-	for _, p := range e.Partitions {
+	for i := range e.Partitions {
+		p := &e.Partitions[i]
 		counts[p.Status]++
 		values := map[string]string{
 			"dimensions":              "[[cluster group partition topic]]",
-			"burrow.partition.lag":    fmt.Sprint(p.CurrentLag, " Count"),
-			"burrow.partition.status": fmt.Sprint(statusNumbers[p.Status], " None"),
+			"burrow.partition.lag":    fmt.Sprint(float64(p.CurrentLag), " Count"),
+			"burrow.partition.status": fmt.Sprint(burrow.Number[p.Status], " None"),
 		}
 		if p.End != nil {
-			values["burrow.partition.committed_offset"] = fmt.Sprint(p.End.Offset, " Count")
+			values["burrow.partition.committed_offset"] = fmt.Sprint(float64(p.End.Offset), " Count")
 		}
 		documents[fmt.Sprintf(`%s partition="%d" topic=%q`, group, p.Partition, acceptable(p.Topic, maxDimensionValue))] = values
 	}
 	values := map[string]string{
 		"dimensions":             "[[cluster group]]",
-		"burrow.group.status":    fmt.Sprint(statusNumbers[e.Status], " None"),
-		"burrow.group.total_lag": fmt.Sprint(e.TotalLag, " Count"),
+		"burrow.group.status":    fmt.Sprint(burrow.Number[e.Status], " None"),
+		"burrow.group.total_lag": fmt.Sprint(float64(e.TotalLag), " Count"),
 		"burrow.group.complete":  fmt.Sprint(e.Complete, " None"),
 		"burrow.group.incidents": anyValue + " Count",
 	}
@@ -106,7 +84,7 @@ func (e *evaluation) documents() map[string]map[string]string {
 		values["burrow.group.partitions."+strings.ToLower(status)] = fmt.Sprint(counts[status], " Count")
 	}
 	if e.MaxLag != nil {
-		values["burrow.group.max_lag"] = fmt.Sprint(e.MaxLag.CurrentLag, " Count")
+		values["burrow.group.max_lag"] = fmt.Sprint(float64(e.MaxLag.CurrentLag), " Count")
 	}
 	documents[group] = values
 	return documents
@@ -329,7 +307,7 @@ func TestCloudWatchNames(t *testing.T) {
 	want := map[string]map[string]string{}
 	for i, name := range awkwardNames {
 		e := evaluation{
-			Cluster: name, Group: name, Status: "WARN", PartitionCount: 1, TotalLag: float64(i),
+			Cluster: name, Group: name, Status: "WARN", PartitionCount: 1, TotalLag: uint64(i),
 			Partitions: []partition{{Topic: name, Status: "WARN"}},
 		}
 		k.accept(t, e.body(t))
@@ -355,7 +333,7 @@ func TestCloudWatchManyGroupsAtOnce(t *testing.T) {
 	})})
 	want := map[string]map[string]string{}
 	for i := range 300 {
-		e := evaluation{Cluster: "east", Group: fmt.Sprintf("group-%03d", i), PartitionCount: i, TotalLag: float64(1000 + i)}
+		e := evaluation{Cluster: "east", Group: fmt.Sprintf("group-%03d", i), PartitionCount: i, TotalLag: uint64(1000 + i)}
 		k.accept(t, e.body(t))
 		maps.Copy(want, e.documents())
 		maps.Copy(want, e.karrot1Document())
@@ -376,7 +354,7 @@ func TestCloudWatchLargestPush(t *testing.T) {
 	want := map[string]map[string]string{}
 	for i := range 4300 { // of 9 points
 		e := evaluation{
-			Cluster: "east", Group: fmt.Sprintf("some-consumer-group-%04d", i), PartitionCount: 12, TotalLag: float64(i),
+			Cluster: "east", Group: fmt.Sprintf("some-consumer-group-%04d", i), PartitionCount: 12, TotalLag: uint64(i),
 			MaxLag: &partition{Topic: "orders", Status: "OK"},
 		}
 		k.accept(t, e.body(t))
@@ -419,7 +397,7 @@ func TestCloudWatchFlushAtShutdown(t *testing.T) {
 	})})
 	want := map[string]map[string]string{}
 	for i := range 50 {
-		e := evaluation{Cluster: "east", Group: fmt.Sprintf("group-%d", i), TotalLag: float64(i)}
+		e := evaluation{Cluster: "east", Group: fmt.Sprintf("group-%d", i), TotalLag: uint64(i)}
 		k.accept(t, e.body(t))
 		maps.Copy(want, e.documents())
 		maps.Copy(want, e.karrot1Document())
@@ -499,7 +477,7 @@ func (k *karrot) outage(t *testing.T, length time.Duration, group func(int) []by
 	sent := []time.Time{time.Now()} // by lag: when the notification was answered
 	for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if time.Since(sent[len(sent)-1]) >= 200*time.Millisecond {
-			e := evaluation{Cluster: "east", Group: "probe", TotalLag: float64(len(sent))}
+			e := evaluation{Cluster: "east", Group: "probe", TotalLag: uint64(len(sent))}
 			for _, body := range [][]byte{group(len(sent)), e.body(t)} {
 				begin := time.Now()
 				k.accept(t, body)

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/lowess/karrot/e2e/internal/burrow"
 	"github.com/lowess/karrot/e2e/internal/run"
 )
 
@@ -208,49 +209,17 @@ func TestNotificationTemplate(t *testing.T) {
 	}}).Parse(string(text))
 	require.NoError(t, err)
 
-	type offset struct {
-		Offset            int64   `json:"offset"`
-		Timestamp         int64   `json:"timestamp"`
-		ObservedTimestamp int64   `json:"observedAt"`
-		Lag               *uint64 `json:"lag"`
-	}
-	type partitionStatus struct {
-		Topic      string  `json:"topic"`
-		Partition  int32   `json:"partition"`
-		Owner      string  `json:"owner"`
-		ClientID   string  `json:"client_id"`
-		Status     string  `json:"status"`
-		Start      *offset `json:"start"`
-		End        *offset `json:"end"`
-		CurrentLag uint64  `json:"current_lag"`
-		Complete   float32 `json:"complete"`
-	}
-	type result struct {
-		Cluster    string            `json:"cluster"`
-		Group      string            `json:"group"`
-		Status     string            `json:"status"`
-		Complete   float32           `json:"complete"`
-		Partitions []partitionStatus `json:"partitions"`
-		Count      int               `json:"partition_count"`
-		MaxLag     *partitionStatus  `json:"maxlag"`
-		TotalLag   uint64            `json:"totallag"`
-	}
 	k := start(t, options{Configs: []string{"config/karrot.yaml"}, Env: fast})
 	known := newest{}
 	for _, name := range []string{
 		`team "A" <orders> & 'co'`, "группа", "Ünï-çødé.😀", "perc%20ent?x=1&y=2#frag", `back\slash/and:colon`,
 		"tab\there\nand newline", "{{.Cluster}}", "\u2028 \u0001", "not \xff UTF-8", "`", "}}",
 	} {
-		bad := partitionStatus{Topic: name, Partition: 3, Owner: name, ClientID: name, Status: "STOP", End: &offset{Offset: 1 << 60}, CurrentLag: 1 << 62, Complete: 0.3}
+		bad := burrow.Partition{Topic: name, Partition: 3, Owner: name, ClientID: name, Status: "STOP", End: &burrow.Commit{Offset: 1 << 60}, CurrentLag: 1 << 62, Complete: 0.3}
 		var body strings.Builder
-		require.NoError(t, tmpl.Execute(&body, struct {
-			Cluster, Group, ID string
-			Start              time.Time
-			Extras             map[string]string
-			Result             result
-		}{
+		require.NoError(t, tmpl.Execute(&body, burrow.Notification{
 			Cluster: name, Group: name, ID: "1", Start: time.Now(), Extras: map[string]string{name: name},
-			Result: result{Cluster: name, Group: name, Status: "ERR", Complete: 0.25, Count: 4, TotalLag: 1<<63 - 1, Partitions: []partitionStatus{bad}, MaxLag: &bad},
+			Result: burrow.Result{Cluster: name, Group: name, Status: "ERR", Complete: 0.25, PartitionCount: 4, TotalLag: 1<<63 - 1, Partitions: []burrow.Partition{bad}, MaxLag: &bad},
 		}))
 		status, answer := k.post(t, []byte(body.String()))
 		require.Equal(t, http.StatusOK, status, "%q: %s", name, answer)

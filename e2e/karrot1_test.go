@@ -20,7 +20,7 @@ func (e *evaluation) karrot1Document() map[string]map[string]string {
 	return map[string]map[string]string{
 		fmt.Sprintf("karrot.cluster=%q karrot.group=%q", e.Cluster, name): {
 			"dimensions": "[[]]",
-			name:         fmt.Sprint(e.TotalLag, " Count"),
+			name:         fmt.Sprint(float64(e.TotalLag), " Count"),
 		},
 	}
 }
@@ -37,7 +37,7 @@ func TestKarrot1CloudWatch(t *testing.T) {
 		// Equal names in two clusters are values of one metric, and both must arrive.
 		for c, cluster := range []string{"east", "запад"} {
 			e := evaluation{
-				Cluster: cluster, Group: name, Status: "WARN", PartitionCount: 1, TotalLag: float64(10*i + c),
+				Cluster: cluster, Group: name, Status: "WARN", PartitionCount: 1, TotalLag: uint64(10*i + c),
 				Partitions: []partition{{Topic: "orders", Status: "WARN"}},
 			}
 			k.accept(t, e.body(t))
@@ -64,7 +64,7 @@ func TestKarrot1Prometheus(t *testing.T) {
 	stays := evaluation{Cluster: "east", Group: "stays", TotalLag: 1}
 	want := map[string]float64{}
 	for i := range 50 {
-		e := evaluation{Cluster: "east", Group: fmt.Sprintf("goes-%d", i), TotalLag: float64(i)}
+		e := evaluation{Cluster: "east", Group: fmt.Sprintf("goes-%d", i), TotalLag: uint64(i)}
 		k.accept(t, e.body(t))
 		want[fmt.Sprintf(`karrot_consumer_lag{cluster="east",consumer="goes-%d"}`, i)] = float64(i)
 	}
@@ -82,7 +82,7 @@ func TestKarrot1Prometheus(t *testing.T) {
 		stays.TotalLag++
 		k.accept(t, stays.body(t))
 		time.Sleep(200 * time.Millisecond)
-		left := difference(map[string]float64{`karrot_consumer_lag{cluster="east",consumer="stays"}`: stays.TotalLag}, old())
+		left := difference(map[string]float64{`karrot_consumer_lag{cluster="east",consumer="stays"}`: float64(stays.TotalLag)}, old())
 		if left == "" {
 			break
 		}

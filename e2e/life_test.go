@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/burrow"
 )
 
 // What can't work ends with one clear error and an exit code that is not 0.
@@ -233,8 +236,8 @@ service:
 	body := func(lag int) []byte {
 		return fmt.Appendf(nil, `{"cluster":"c","group":"g","status":"OK","totallag":%d,"complete":1,"partition_count":0}`, lag)
 	}
-	page := func(lag float64) map[string]float64 {
-		return seriesOf(notification{Cluster: "c", Group: "g", Status: "OK", TotalLag: lag, Complete: 1})
+	page := func(lag uint64) map[string]float64 {
+		return seriesOf(notification{Result: burrow.Result{Cluster: "c", Group: "g", Status: "OK", TotalLag: lag, Complete: 1}})
 	}
 	k.accept(t, body(1))
 	k.eventually(t, settled, page(1))
@@ -248,22 +251,23 @@ service:
 		}
 		return ""
 	})
-	var slowest time.Duration
-	for lag := 3; lag <= 200; lag++ {
+	const last = 1000
+	var answers []time.Duration
+	for lag := 3; lag <= last; lag++ {
 		begun := time.Now()
 		k.accept(t, body(lag))
-		slowest = max(slowest, time.Since(begun))
+		answers = append(answers, time.Since(begun))
 	}
-	t.Logf("slowest of 198 answers while an exporter hangs: %s", slowest)
-	assert.Less(t, slowest, time.Second, "the target is 100 ms; the rest is for noisy machines")
+	t.Logf("%d answers while an exporter hangs: median %s, p99 %s, slowest %s", len(answers), quantile(answers, 0.5), quantile(answers, 0.99), quantile(answers, 1))
+	assert.Less(t, quantile(answers, 0.99), 100*time.Millisecond)
 	status, _ := get(t, k.metrics)
 	assert.Equal(t, http.StatusOK, status, "the page is served meanwhile")
 
 	backend.hang.Store(nil)
 	close(hang)
-	k.eventually(t, settled, page(200))
+	k.eventually(t, settled, page(last))
 	waitFor(t, settled, func() string {
-		if got := backend.lag("g"); got != "200" {
+		if got := backend.lag("g"); got != strconv.Itoa(last) {
 			return "the other one has " + got
 		}
 		return ""

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,55 +9,26 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/burrow"
 )
 
-// notification is what the tests read of a body: enough to say which series there must be.
+// notification is one of Burrow's, and what the tests know of the incidents of its group.
 type notification struct {
-	Cluster, Group, Status string
-	Complete               float64
-	PartitionCount         float64 `json:"partition_count"`
-	TotalLag               float64
-	MaxLag                 *listed
-	Partitions             []listed
+	burrow.Result
+	ID string
 
-	// Of the envelope, and what the tests know of the group's incidents.
-	ID        string `json:"-"`
 	incidents float64
 	open      bool
-}
-
-type listed struct {
-	Topic, Status string
-	Partition     int
-	CurrentLag    float64 `json:"current_lag"`
-	End           *struct{ Offset float64 }
 }
 
 // read takes a body in any of its forms.
 func read(t testing.TB, body []byte) notification {
 	t.Helper()
-	type envelope struct {
-		notification
-		ID     string
-		Result *notification
-	}
-	var f struct {
-		envelope
-		Event *envelope
-	}
-	require.NoError(t, json.Unmarshal(body, &f), "%s", body)
-	outer := f.envelope
-	if f.Event != nil {
-		outer = *f.Event
-	}
-	if outer.Result == nil {
-		return outer.notification
-	}
-	outer.Result.ID = outer.ID
-	return *outer.Result
+	n, err := burrow.Read(body)
+	require.NoError(t, err, "%s", body)
+	return notification{Result: n.Result, ID: n.ID}
 }
-
-var statusNumbers = map[string]float64{"OK": 1, "WARN": 2, "ERR": 3, "STOP": 4, "STALL": 5, "REWIND": 6}
 
 // seriesOf is what /metrics must show of the newest notification of each group.
 func seriesOf(newest ...notification) map[string]float64 {
@@ -69,25 +39,25 @@ func seriesOf(newest ...notification) map[string]float64 {
 			slices.Sort(labels)
 			series[name+"{"+strings.Join(labels, ",")+"}"] = value
 		}
-		add("burrow_group_status", statusNumbers[n.Status])
-		add("burrow_group_total_lag", n.TotalLag)
+		add("burrow_group_status", burrow.Number[n.Status])
+		add("burrow_group_total_lag", float64(n.TotalLag))
 		add("burrow_group_complete_ratio", n.Complete)
 		add("burrow_group_incidents_total", n.incidents)
 		if n.open {
 			add("burrow_group_incident_duration_seconds", onTheClock)
 		}
 		if n.MaxLag != nil {
-			add("burrow_group_max_lag", n.MaxLag.CurrentLag)
+			add("burrow_group_max_lag", float64(n.MaxLag.CurrentLag))
 		}
-		counts := map[string]float64{"ok": n.PartitionCount, "warn": 0, "stop": 0, "stall": 0, "rewind": 0}
+		counts := map[string]float64{"ok": float64(n.PartitionCount), "warn": 0, "stop": 0, "stall": 0, "rewind": 0}
 		for _, p := range n.Partitions {
 			counts["ok"]--
 			counts[strings.ToLower(p.Status)]++
-			at := []string{label("topic", p.Topic), label("partition", strconv.Itoa(p.Partition))}
-			add("burrow_partition_lag", p.CurrentLag, at...)
-			add("burrow_partition_status", statusNumbers[p.Status], at...)
+			at := []string{label("topic", p.Topic), label("partition", strconv.Itoa(int(p.Partition)))}
+			add("burrow_partition_lag", float64(p.CurrentLag), at...)
+			add("burrow_partition_status", burrow.Number[p.Status], at...)
 			if p.End != nil {
-				add("burrow_partition_committed_offset", p.End.Offset, at...)
+				add("burrow_partition_committed_offset", float64(p.End.Offset), at...)
 			}
 		}
 		for status, count := range counts {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/e2e/internal/burrow"
 )
 
 // overlay is a configuration that puts the names of another tool beside ours.
@@ -381,15 +383,7 @@ func TestNamesEqualBurrowsOwnPage(t *testing.T) {
 		}
 		k.accept(t, fmt.Appendf(nil, `{"Result":%s}`, answer.Status))
 
-		var group struct {
-			Cluster, Group string
-			Partitions     []struct {
-				Topic     string
-				Partition int
-				Complete  float64
-				End       *struct{}
-			}
-		}
+		var group burrow.Result
 		require.NoError(t, json.Unmarshal(answer.Status, &group))
 		known[label("cluster", group.Cluster)+","+label("consumer_group", group.Group)] = true
 		for _, p := range group.Partitions {

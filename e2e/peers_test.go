@@ -89,12 +89,12 @@ func TestPeerCloudWatch(t *testing.T) {
 	}
 	for i := range 300 {
 		accept(evaluation{
-			Cluster: "east", Group: fmt.Sprintf("group-%03d", i), Status: "WARN", PartitionCount: i + 1, TotalLag: float64(1000 + i),
-			Partitions: []partition{{Topic: "orders", Partition: i, Status: "WARN", CurrentLag: float64(i)}},
+			Cluster: "east", Group: fmt.Sprintf("group-%03d", i), Status: "WARN", PartitionCount: i + 1, TotalLag: uint64(1000 + i),
+			Partitions: []partition{{Topic: "orders", Partition: int32(i), Status: "WARN", CurrentLag: uint64(i)}},
 		})
 	}
 	for i, name := range awkwardNames {
-		accept(evaluation{Cluster: "names", Group: name, PartitionCount: 1, TotalLag: float64(i)})
+		accept(evaluation{Cluster: "names", Group: name, PartitionCount: 1, TotalLag: uint64(i)})
 	}
 	// What was answered with 200 has been delivered when the process ends.
 	k.stop(t)
@@ -232,7 +232,7 @@ func TestPeerPrometheus(t *testing.T) {
 	require.NoError(t, err)
 	page, err := prom.Parse(text)
 	require.NoError(t, err)
-	over := func(name string, label string, limit float64) int {
+	over := func(name, label string, limit float64) int {
 		n := 0
 		for id, value := range page {
 			if strings.HasPrefix(id, name+"{") && value > limit && strings.Contains(id, label) {

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/lowess/karrot/e2e/internal/burrow"
 	"github.com/lowess/karrot/e2e/internal/local"
 )
 
@@ -114,7 +115,7 @@ func TestRecordedBodies(t *testing.T) {
 func manyGroups(groups, partitions int, status string) (bodies [][]byte, all newest) {
 	all = newest{}
 	for g := range groups {
-		n := notification{Cluster: "c", Group: fmt.Sprintf("group-%03d", g), Status: "ERR", Complete: 1, PartitionCount: float64(partitions), TotalLag: float64(g)}
+		n := notification{Result: burrow.Result{Cluster: "c", Group: fmt.Sprintf("group-%03d", g), Status: "ERR", Complete: 1, PartitionCount: partitions, TotalLag: uint64(g)}}
 		if status == "OK" {
 			n.Status = "OK"
 		}
@@ -123,9 +124,7 @@ func manyGroups(groups, partitions int, status string) (bodies [][]byte, all new
 			if status == "OK" {
 				break
 			}
-			part := listed{Topic: "t", Partition: p, Status: status, CurrentLag: float64(p)}
-			part.End = &struct{ Offset float64 }{5}
-			n.Partitions = append(n.Partitions, part)
+			n.Partitions = append(n.Partitions, burrow.Partition{Topic: "t", Partition: int32(p), Status: status, CurrentLag: uint64(p), End: &burrow.Commit{Offset: 5}})
 			list = append(list, fmt.Sprintf(`{"topic":"t","partition":%d,"status":%q,"current_lag":%d,"end":{"offset":5,"timestamp":1}}`, p, status, p))
 		}
 		all.take(n)

@@ -34,7 +34,9 @@ import (
 	"go.opentelemetry.io/collector/config/confighttp"
 	"go.opentelemetry.io/otel/sdk/metric"
 
+	"github.com/lowess/karrot/e2e/internal/burrow"
 	"github.com/lowess/karrot/e2e/internal/local"
+	"github.com/lowess/karrot/e2e/internal/run"
 )
 
 func main() {
@@ -62,47 +64,9 @@ func main() {
 	stop()
 }
 
-// The structs into which the bare server decodes: everything that Burrow sends.
-type (
-	event struct {
-		Event struct {
-			Cluster, Group, ID string
-			Start              time.Time
-			Extras             map[string]string
-			Result             result
-		}
-	}
-	result struct {
-		Cluster        string      `json:"cluster"`
-		Group          string      `json:"group"`
-		Status         string      `json:"status"`
-		Complete       float32     `json:"complete"`
-		Partitions     []partition `json:"partitions"`
-		PartitionCount int         `json:"partition_count"`
-		MaxLag         *partition  `json:"maxlag"`
-		TotalLag       uint64      `json:"totallag"`
-	}
-	partition struct {
-		Topic      string  `json:"topic"`
-		Partition  int32   `json:"partition"`
-		Owner      string  `json:"owner"`
-		ClientID   string  `json:"client_id"`
-		Status     string  `json:"status"`
-		Start      *commit `json:"start"`
-		End        *commit `json:"end"`
-		CurrentLag uint64  `json:"current_lag"`
-		Complete   float32 `json:"complete"`
-	}
-	commit struct {
-		Offset     int64   `json:"offset"`
-		Timestamp  int64   `json:"timestamp"`
-		ObservedAt int64   `json:"observedAt"`
-		Lag        *uint64 `json:"lag"`
-	}
-)
-
 func bare(w http.ResponseWriter, r *http.Request) {
-	var e event
+	// Into everything that Burrow sends.
+	var e struct{ Event burrow.Notification }
 	if err := json.NewDecoder(r.Body).Decode(&e); err != nil || e.Event.Result.Group == "" {
 		http.Error(w, "bad", http.StatusBadRequest)
 	}
@@ -143,6 +107,7 @@ func server(ctx context.Context, kind, address string) error {
 }
 
 type campaign struct {
+	ports               []*run.Port
 	bin, top, other     string
 	rounds, connections int
 	length              time.Duration
@@ -223,10 +188,13 @@ func (c *campaign) start(ctx context.Context) ([]target, error) {
 	}
 	var targets []target
 	for _, kind := range []string{"bare", "confighttp"} {
-		address, err := local.FreeAddress(ctx)
+		// Held until this program ends.
+		port, err := run.Hold()
 		if err != nil {
 			return targets, err
 		}
+		c.ports = append(c.ports, port)
+		address := port.Address()
 		t, err := launch(ctx, kind, "http://"+address+"/burrow", exec.CommandContext(ctx, self, "-serve", kind, "-address", address))
 		if err != nil {
 			return targets, err

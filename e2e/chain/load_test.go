@@ -50,6 +50,7 @@ type work struct {
 
 // begin runs do until the end of the test, or until stop.
 func begin(t testing.TB, do func(context.Context)) *work {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &work{cancel: cancel, done: make(chan struct{})}
 	go func() {

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,6 +84,7 @@ func TestOutages(t *testing.T) {
 			p.breaks.events(t)
 			p.recovers.events(t, "opened")
 			begun := time.Now()
+			c.outageBegan = begun
 			outage.away(t, c, func() {
 				p.breaking.set(hold)
 				p.recovering.set(follow)
@@ -115,9 +117,9 @@ func TestOutages(t *testing.T) {
 func (c *chain) notified(t testing.TB, g *group, n int) {
 	t.Helper()
 	before := c.told.count(g.name, "notification")
-	run.Until(t, found, fmt.Sprintf("Burrow notifies of %s", g.name), func() error {
+	run.Until(t, found, "Burrow notifies of "+g.name, func() error {
 		if c.told.count(g.name, "notification") < before+n {
-			return fmt.Errorf("not yet")
+			return errors.New("not yet")
 		}
 		return nil
 	})
@@ -184,7 +186,7 @@ func (c *chain) pollWaits(t testing.TB) {
 	t.Helper()
 	run.Until(t, 3*pollEvery*time.Second, "Karrot asks a Burrow that is away", func() error {
 		if !c.told.someWait() {
-			return fmt.Errorf("it does not")
+			return errors.New("it does not")
 		}
 		return nil
 	})
@@ -248,7 +250,7 @@ func karrotKilled(t *testing.T, c *chain, between func()) {
 			return err
 		}
 		if after, err = prom.Parse(text); err == nil && len(after) == 0 {
-			err = fmt.Errorf("it is empty")
+			err = errors.New("it is empty")
 		}
 		return err
 	})

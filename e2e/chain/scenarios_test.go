@@ -390,7 +390,7 @@ func checkTimeLags(t *testing.T, c *chain) {
 			continue
 		}
 		e := g.errorsOf(t)
-		if _, median, p95, _ := spread(e.wrong); len(e.wrong) > 0 && (median > 1.5 || p95 > 10) {
+		if _, median, p95, _ := spread(e.wrong); len(e.wrong) > 0 && (median > 1 || p95 > 5) {
 			t.Errorf("time lag of %s: median error %.1f s, p95 %.1f s", g.name, median, p95)
 		}
 	}

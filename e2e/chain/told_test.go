@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	brw "github.com/lowess/karrot/e2e/internal/burrow"
 )
 
 // told stands between Burrow and Karrot, changes nothing, and keeps every verdict that passes: what Karrot had to go by.
@@ -51,7 +53,7 @@ func (d *told) listen(t *testing.T, address, to string) {
 				return
 			}
 			r.Out.Body = io.NopCloser(bytes.NewReader(body))
-			var notification struct{ Event struct{ Result result } }
+			var notification struct{ Event brw.Notification }
 			if json.Unmarshal(body, &notification) == nil {
 				d.add("notification", notification.Event.Result)
 			}
@@ -66,7 +68,7 @@ func (d *told) listen(t *testing.T, address, to string) {
 			body, err := io.ReadAll(r.Body)
 			_ = r.Body.Close()
 			r.Body = io.NopCloser(bytes.NewReader(body))
-			var answer struct{ Status result }
+			var answer struct{ Status brw.Result }
 			if json.Unmarshal(body, &answer) == nil && r.StatusCode == http.StatusOK {
 				d.add("poll", answer.Status)
 			}
@@ -140,9 +142,7 @@ func (d *told) checkRefused(t testing.TB) {
 	}
 }
 
-type result struct{ Cluster, Group, Status string }
-
-func (d *told) add(by string, r result) {
+func (d *told) add(by string, r brw.Result) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.verdicts == nil {

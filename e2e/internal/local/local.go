@@ -7,10 +7,12 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+
+	"github.com/lowess/karrot/e2e/internal/run"
 )
 
 // Request is a recorded one. Millis counts from the first.
@@ -43,42 +45,34 @@ func Sequence(top string) ([]Request, error) {
 	return requests, lines.Err()
 }
 
-// FreeAddress returns a loopback address that was free a moment ago.
-func FreeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
-}
-
 // Karrot is the binary with config/karrot.yaml, not started yet.
 type Karrot struct {
 	*exec.Cmd
 	Webhook, Metrics, Health string // URLs
+
+	// ports are held for it as long as it is in use.
+	ports [4]*run.Port
 }
 
 // Command prepares a Karrot with ports of its own. top is the top of the repository.
 func Command(ctx context.Context, bin, top string) (*Karrot, error) {
+	var ports [4]*run.Port
 	var addresses [4]string
-	for i := range addresses {
+	for i := range ports {
 		var err error
-		if addresses[i], err = FreeAddress(ctx); err != nil {
+		if ports[i], err = run.Hold(); err != nil {
 			return nil, err
 		}
-	}
-	_, telemetryPort, err := net.SplitHostPort(addresses[3])
-	if err != nil {
-		return nil, err
+		addresses[i] = ports[i].Address()
 	}
 	k := &Karrot{
 		Cmd:     exec.CommandContext(ctx, bin, "--config", filepath.Join(top, "config", "karrot.yaml")),
 		Webhook: "http://" + addresses[0] + "/burrow",
 		Metrics: "http://" + addresses[1] + "/metrics",
 		Health:  "http://" + addresses[2] + "/heartbeat",
+		ports:   ports,
 	}
 	k.Env = append(os.Environ(), "KARROT_ENDPOINT="+addresses[0], "KARROT_PROMETHEUS_ENDPOINT="+addresses[1],
-		"KARROT_HEALTH_ENDPOINT="+addresses[2], "KARROT_TELEMETRY_PORT="+telemetryPort)
+		"KARROT_HEALTH_ENDPOINT="+addresses[2], "KARROT_TELEMETRY_PORT="+strconv.Itoa(ports[3].Number))
 	return k, nil
 }

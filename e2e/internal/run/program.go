@@ -62,8 +62,8 @@ func (p Program) Start(t testing.TB) *Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// No context: the cleanup stops the process, with a signal that it can act on.
-	process := &Process{Program: p, cmd: exec.Command(p.Path, p.Args...), exited: make(chan struct{})}
+	// Not the context of the test: the cleanup stops the process, with a signal that it can act on.
+	process := &Process{Program: p, cmd: exec.CommandContext(context.Background(), p.Path, p.Args...), exited: make(chan struct{})}
 	process.cmd.Dir = p.Dir
 	process.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.Dir}, p.Env...)
 	process.cmd.Stdout, process.cmd.Stderr = log, log
@@ -172,7 +172,11 @@ func (p *Process) Ready(t testing.TB, within time.Duration, url string) {
 	t.Helper()
 	p.ready(t, within, url, func() error {
 		client := http.Client{Timeout: 2 * time.Second}
-		response, err := client.Get(url)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
 		if err != nil {
 			return err
 		}
@@ -188,7 +192,7 @@ func (p *Process) Ready(t testing.TB, within time.Duration, url string) {
 func (p *Process) Listens(t testing.TB, within time.Duration, address string) {
 	t.Helper()
 	p.ready(t, within, address, func() error {
-		connection, err := net.DialTimeout("tcp", address, 2*time.Second)
+		connection, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			return err
 		}
