@@ -124,6 +124,9 @@ func names(events []event) []string {
 	return result
 }
 
+// endsOK says of all that can end an incident whether the group is OK then.
+var endsOK = map[string]bool{"close": true, "ok": true, "poll": true, "expiry": false, "gone": false}
+
 // contradictions are what no sequence of events of one group may have.
 func contradictions(events []event) []string {
 	var problems []string
@@ -149,7 +152,7 @@ func contradictions(events []event) []string {
 			if !open {
 				problems = append(problems, fmt.Sprintf("event %d ends an incident that is not open", n))
 			}
-			if (e.endedBy == "ok" || e.endedBy == "close") != (e.status == "OK") {
+			if ok, known := endsOK[e.endedBy]; !known || ok != (e.status == "OK") {
 				problems = append(problems, fmt.Sprintf("event %d ends by %q with status %s", n, e.endedBy, e.status))
 			}
 			open = false
@@ -174,6 +177,7 @@ func TestContradictions(t *testing.T) {
 		"opened with OK":        {{name: "opened", status: "OK"}},
 		"opened when bad":       {{name: "opened", status: "ERR", previous: "ERR"}},
 		"ok without an OK":      {opened, {name: "ended", status: "ERR", endedBy: "ok"}},
+		"ended by nothing":      {opened, {name: "ended", status: "OK"}},
 		"gone, and OK":          {opened, {name: "ended", status: "OK", endedBy: "gone"}},
 		"something of no known": {{name: "closed"}},
 	} {

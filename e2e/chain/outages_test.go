@@ -21,8 +21,9 @@ var outages = []struct {
 }{
 	{"zookeeper-away", zookeeperAway},
 	{"burrow-killed", burrowKilled},
-	{"burrow-restarted", burrowRestarted},
 	{"kafka-away", kafkaAway},
+	// Burrow notifies of nothing in its first minute, so this comes when no other outage waits for notifications.
+	{"burrow-restarted", burrowRestarted},
 	{"karrot-killed", karrotKilled},
 }
 
