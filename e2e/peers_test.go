@@ -336,6 +336,28 @@ func TestPeerPromtool(t *testing.T) {
 	k.stop(t)
 }
 
+// comeAndGo has hundreds of partitions go bad and recover, and their groups expire, and demands each time that a backend
+// has exactly the series that hold.
+func (k *karrot) comeAndGo(t *testing.T, backend func() map[string]float64) {
+	t.Helper()
+	same := func(want map[string]float64) {
+		t.Helper()
+		waitFor(t, 10*time.Second, func() string {
+			page := backend()
+			return withoutTimeLags(page) + difference(want, page)
+		})
+	}
+	for _, status := range []string{"STOP", "OK"} {
+		bodies, groups := manyGroups(100, 5, status)
+		for _, body := range bodies {
+			k.accept(t, body)
+		}
+		same(groups.series())
+	}
+	same(map[string]float64{})
+	k.stop(t)
+}
+
 // What config/remote-write.yaml writes into a Prometheus is what stands on the page, ends included.
 func TestPeerRemoteWrite(t *testing.T) {
 	server := startPrometheus(t, nil)
@@ -343,25 +365,7 @@ func TestPeerRemoteWrite(t *testing.T) {
 	env["KARROT_REMOTE_WRITE_ENDPOINT"] = server + "/api/v1/write"
 	env["KARROT_EXPIRE_AFTER"] = "4s"
 	k := start(t, options{Configs: []string{"config/karrot.yaml", "config/remote-write.yaml"}, Env: env})
-	same := func(want map[string]float64) {
-		t.Helper()
-		waitFor(t, 10*time.Second, func() string {
-			written := inPrometheus(t, server, `{__name__=~"burrow_.+"}`)
-			return withoutTimeLags(written) + difference(want, written)
-		})
-	}
-	bodies, bad := manyGroups(100, 5, "STOP")
-	for _, body := range bodies {
-		k.accept(t, body)
-	}
-	same(bad.series())
-	bodies, good := manyGroups(100, 5, "OK")
-	for _, body := range bodies {
-		k.accept(t, body)
-	}
-	same(good.series())
-	same(map[string]float64{})
-	k.stop(t)
+	k.comeAndGo(t, func() map[string]float64 { return inPrometheus(t, server, `{__name__=~"burrow_.+"}`) })
 }
 
 // What config/otlp.yaml sends is, behind a collector that was built from somebody else's manifest, what stands on the
@@ -380,23 +384,5 @@ func TestPeerOTLP(t *testing.T) {
 	env["KARROT_OTLP_ENDPOINT"] = "http://" + addresses[0]
 	env["KARROT_EXPIRE_AFTER"] = "4s"
 	k := start(t, options{Configs: []string{"config/karrot.yaml", "config/otlp.yaml"}, Env: env})
-	same := func(want map[string]float64) {
-		t.Helper()
-		waitFor(t, 10*time.Second, func() string {
-			page := scrape(t, "http://"+addresses[1]+"/metrics")
-			return withoutTimeLags(page) + difference(want, page)
-		})
-	}
-	bodies, bad := manyGroups(100, 5, "STOP")
-	for _, body := range bodies {
-		k.accept(t, body)
-	}
-	same(bad.series())
-	bodies, good := manyGroups(100, 5, "OK")
-	for _, body := range bodies {
-		k.accept(t, body)
-	}
-	same(good.series())
-	same(map[string]float64{})
-	k.stop(t)
+	k.comeAndGo(t, func() map[string]float64 { return scrape(t, "http://"+addresses[1]+"/metrics") })
 }

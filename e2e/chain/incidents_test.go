@@ -36,14 +36,14 @@ type incidents struct {
 	events []event
 }
 
-func receiveIncidents(t *testing.T, address string) *incidents {
+// serve answers at an address until the end of the test.
+func serve(t *testing.T, address string, handler http.Handler) {
 	t.Helper()
-	i := &incidents{}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(i.receive)}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: handler}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -53,6 +53,12 @@ func receiveIncidents(t *testing.T, address string) *incidents {
 		_ = server.Close()
 		<-done
 	})
+}
+
+func receiveIncidents(t *testing.T, address string) *incidents {
+	t.Helper()
+	i := &incidents{}
+	serve(t, address, http.HandlerFunc(i.receive))
 	return i
 }
 

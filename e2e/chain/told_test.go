@@ -36,10 +36,6 @@ func (v verdict) String() string { return v.at.Format("15:04:05.000") + " " + v.
 // listen forwards what arrives at an address to another one.
 func (d *told) listen(t *testing.T, address, to string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	target := &url.URL{Scheme: "http", Host: to}
 	proxy := &httputil.ReverseProxy{
 		Transport: &http.Transport{DialContext: d.dial},
@@ -77,16 +73,7 @@ func (d *told) listen(t *testing.T, address, to string) {
 		// Parts of the chain are away on purpose.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: proxy}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener)
-	}()
-	t.Cleanup(func() {
-		_ = server.Close()
-		<-done
-	})
+	serve(t, address, proxy)
 }
 
 // dial waits for a server that is not there. So whoever asks meanwhile has the very first answer of a server that starts.
