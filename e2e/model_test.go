@@ -16,7 +16,6 @@ import (
 // notification is one of Burrow's, and what the tests know of the incidents of its group.
 type notification struct {
 	burrow.Result
-	ID string
 
 	incidents float64
 	open      bool
@@ -27,7 +26,7 @@ func read(t testing.TB, body []byte) notification {
 	t.Helper()
 	n, err := burrow.Read(body)
 	require.NoError(t, err, "%s", body)
-	return notification{Result: n.Result, ID: n.ID}
+	return notification{Result: n.Result}
 }
 
 // seriesOf is what /metrics must show of the newest notification of each group.
