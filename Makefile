@@ -160,7 +160,12 @@ clean: ## Remove what was built
 E2E_MODULES += deploy/test
 
 .PHONY: test-deploy
-test-deploy: build ## Test what is in deploy/ (needs cfn-lint, Debian's prometheus and prometheus-alertmanager)
-	cd deploy/test && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
+test-deploy: build build/cfn-lint/installed ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager, Python's venv)
+	cd deploy/test && PATH="$(CURDIR)/build/cfn-lint/bin:$$PATH" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
+
+build/cfn-lint/installed:
+	python3 -m venv build/cfn-lint
+	build/cfn-lint/bin/python -m pip install --quiet --disable-pip-version-check cfn-lint==1.51.0
+	touch $@
 
 check: test-deploy

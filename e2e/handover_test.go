@@ -40,7 +40,7 @@ func newIllBackend(t testing.TB) *illBackend {
 	b.Server = httptest.NewServer(b)
 	t.Cleanup(func() {
 		b.CloseClientConnections()
-		b.Server.Close()
+		b.Close()
 	})
 	return b
 }
