@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http/httptrace"
 	"slices"
@@ -25,6 +26,7 @@ import (
 // the clock of its half.
 type poller struct {
 	cfg         *APIConfig
+	expireAfter time.Duration
 	api         *burrow.API
 	filters     filters
 	table       *groups.Table
@@ -39,8 +41,8 @@ type poller struct {
 	clusters      map[string]clusterListing // that were listed
 }
 
-// clusterListing is when the list of clusters lacked one first; zero if the last list had it.
-type clusterListing struct{ absent time.Time }
+// clusterListing is when a cluster was listed last, and when a list lacked it first; zero if the last one had it.
+type clusterListing struct{ listed, absent time.Time }
 
 func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*poller, error) {
 	cfg := r.cfg.API.Get()
@@ -58,7 +60,7 @@ func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*po
 		return nil, fmt.Errorf("api.%w", err)
 	}
 	return &poller{
-		cfg: cfg, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
+		cfg: cfg, expireAfter: r.cfg.ExpireAfter, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
 		clusters: map[string]clusterListing{},
 	}, nil
 }
@@ -75,7 +77,7 @@ func (p *poller) run(ctx context.Context) {
 		case <-ticker.C:
 		}
 		begin := time.Now()
-		p.poll(ctx)
+		p.pollAt(ctx, begin)
 		if ctx.Err() != nil {
 			return
 		}
@@ -111,9 +113,11 @@ type round struct {
 	first    error
 }
 
-// poll asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
-func (p *poller) poll(ctx context.Context) {
-	r := &round{poller: p, begin: time.Now(), requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
+func (p *poller) poll(ctx context.Context) { p.pollAt(ctx, time.Now()) }
+
+// pollAt asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
+func (p *poller) pollAt(ctx context.Context, begin time.Time) {
+	r := &round{poller: p, begin: begin, requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
 		p.endAbsentClusters(clusters, r.begin)
 		for _, cluster := range clusters {
@@ -121,10 +125,22 @@ func (p *poller) poll(ctx context.Context) {
 				r.running.Go(func() { r.cluster(ctx, cluster) })
 			}
 		}
+	} else if ctx.Err() == nil {
+		p.notListed()
 	}
 	r.running.Wait()
 	if ctx.Err() == nil {
 		p.observe(r.failures, r.first)
+	}
+}
+
+// notListed notes that the list of clusters, and so all others, could not be had.
+func (p *poller) notListed() {
+	for cluster, listing := range p.clusters {
+		listing.absent = time.Time{}
+		p.clusters[cluster] = listing
+		p.table.GroupsNotListed(cluster)
+		p.table.TopicsNotListed(cluster)
 	}
 }
 
@@ -134,17 +150,19 @@ func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 	now := map[string]bool{}
 	for _, cluster := range listed {
 		now[cluster] = true
-		p.clusters[cluster] = clusterListing{}
+		p.clusters[cluster] = clusterListing{listed: asked}
 	}
+	// What was there has expired.
+	maps.DeleteFunc(p.clusters, func(_ string, listing clusterListing) bool { return asked.Sub(listing.listed) >= p.expireAfter })
 	lacking := len(p.clusters) - len(now)
 	evidence := len(now) > 0 && 2*lacking <= len(p.clusters)
 	for cluster, listing := range p.clusters {
 		switch {
 		case now[cluster]:
 		case !evidence:
-			p.clusters[cluster] = clusterListing{}
+			p.clusters[cluster] = clusterListing{listed: listing.listed}
 		case listing.absent.IsZero():
-			p.clusters[cluster] = clusterListing{absent: asked}
+			p.clusters[cluster] = clusterListing{listed: listing.listed, absent: asked}
 		case asked.Sub(listing.absent) >= p.cfg.CollectionInterval:
 			p.table.EndCluster(cluster, asked, time.Now())
 			delete(p.clusters, cluster)
@@ -207,12 +225,16 @@ func (r *round) cluster(ctx context.Context, cluster string) {
 		if ctx.Err() == nil {
 			r.table.ListGroups(r.list(cluster, names), time.Now())
 		}
+	} else if ctx.Err() == nil {
+		r.table.GroupsNotListed(cluster)
 	}
 	if names, ok := ask(ctx, r, func() ([]string, error) { return r.api.Topics(ctx, cluster) }); ok {
 		each(ctx, r, names, &r.filters.topics, func(name string) { r.topic(ctx, cluster, name) })
 		if ctx.Err() == nil {
 			r.table.ListTopics(r.list(cluster, names), time.Now())
 		}
+	} else if ctx.Err() == nil {
+		r.table.TopicsNotListed(cluster)
 	}
 }
 

@@ -117,7 +117,7 @@ func BenchmarkMapping(b *testing.B) {
 				}
 				for refs := make([]groups.Ref, n); len(refs) > 0; {
 					var payloads []pmetric.Metrics
-					_, payloads, refs = mapper.build(begin, refs)
+					_, payloads, refs = mapper.build(begin, refs, maxPoints)
 					for _, md := range payloads {
 						got += md.DataPointCount()
 					}

@@ -23,6 +23,8 @@ const (
 	// out, the others of the same pass are only carried past the pipeline that hangs.
 	minHandOverTimeout   = time.Second
 	handOverAfterTimeout = 50 * time.Millisecond
+	// lastHandOverTimeout leaves time for more than one of the last.
+	lastHandOverTimeout = 2 * time.Second
 )
 
 // emitter owns the clock of the way out for one signal. Each signal has an emitter of its own, so that the pipelines of one do
@@ -33,27 +35,28 @@ type emitter struct {
 	emit func(ctx context.Context, now time.Time, last bool) (done bool)
 }
 
-// run hands over at once, for what was known before a restart, and every interval until stop is closed, and then until nothing is left or ctx ends.
-func (e *emitter) run(ctx context.Context, stop <-chan struct{}) {
+// run hands over at once, for what was known before a restart, and every interval until passes ends: then the hand-over that is under way
+// is broken off, and the last passes follow, until nothing is left or ctx ends.
+func (e *emitter) run(ctx, passes context.Context) {
 	ticker := time.NewTicker(e.interval)
 	defer ticker.Stop()
-	e.emit(ctx, time.Now(), false)
+	e.emit(passes, time.Now(), false)
 	for {
 		select {
 		case <-ticker.C:
-			e.emit(ctx, time.Now(), false)
-		case <-stop:
+			e.emit(passes, time.Now(), false)
+		case <-passes.Done():
 			e.drain(ctx)
 			return
 		}
 	}
 }
 
-// drain hands over once more, and again as long as the pipelines refuse.
+// drain hands over once more, and again as long as the pipelines refuse, ever less often.
 func (e *emitter) drain(ctx context.Context) {
-	for !e.emit(ctx, time.Now(), true) {
+	for pause := firstRepeat; !e.emit(ctx, time.Now(), true); pause *= 2 {
 		select {
-		case <-time.After(firstRepeat):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
@@ -76,6 +79,14 @@ type handOvers struct {
 	// it is due.
 	repeat   time.Duration
 	repeatAt time.Time
+}
+
+// limit is the time of the first hand-over of a pass.
+func (h *handOvers) limit(last bool) time.Duration {
+	if last {
+		return min(h.timeout, lastHandOverTimeout)
+	}
+	return h.timeout
 }
 
 // repeatDue says whether what was refused may be handed over again.

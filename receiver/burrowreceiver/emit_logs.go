@@ -31,7 +31,7 @@ type logsEmitter struct {
 
 func (l *logsEmitter) emit(ctx context.Context, now time.Time, last bool) (done bool) {
 	l.table.Expire(now)
-	limit := l.timeout
+	limit := l.limit(last)
 	var firstErr error
 	taken := false
 	for ctx.Err() == nil {

@@ -16,6 +16,12 @@ type metricsEmitter struct {
 	handOvers
 	mapper *metricsMapper
 	next   consumer.Metrics
+
+	// repeatPoints bounds a repeat. It is halved whenever one is refused, so that what a backend never takes stands alone in the
+	// end, and does not keep the others from it.
+	repeatPoints int
+	// lastPoints is what the last hand-over had.
+	lastPoints int
 }
 
 // emit makes one pass: all that is new, and what was refused, if its repeat is due, up to the first hand-over that is refused again.
@@ -26,19 +32,20 @@ func (m *metricsEmitter) emit(ctx context.Context, now time.Time, last bool) (do
 	if len(fresh)+len(refused) == 0 {
 		return true
 	}
-	limit := m.timeout
+	limit := m.limit(last)
 	var firstErr error
 	left := len(refused) > 0
 	for len(fresh) > 0 && ctx.Err() == nil {
 		var err error
-		if fresh, err = m.handOver(ctx, now, &limit, fresh); err != nil && firstErr == nil {
+		if fresh, err = m.handOver(ctx, now, &limit, fresh, maxPoints); err != nil && firstErr == nil {
 			firstErr = err
 		}
 	}
 	repeated := left && (last || m.repeatDue(now))
 	for repeated && len(refused) > 0 && ctx.Err() == nil {
 		var err error
-		if refused, err = m.handOver(ctx, now, &limit, refused); err != nil {
+		if refused, err = m.handOver(ctx, now, &limit, refused, m.repeatPoints); err != nil {
+			m.repeatPoints = max(min(m.repeatPoints, m.lastPoints)/2, 1)
 			if firstErr == nil {
 				firstErr = err
 			}
@@ -48,13 +55,18 @@ func (m *metricsEmitter) emit(ctx context.Context, now time.Time, last bool) (do
 	}
 	m.telemetry.ReceiverBurrowHandoverDuration.Record(ctx, time.Since(now).Seconds(), m.own)
 	m.observe(now, firstErr, repeated, left)
+	if m.repeat == 0 {
+		m.repeatPoints = maxPoints
+	}
 	return firstErr == nil && !left
 }
 
-// handOver hands over as many of the groups and topics as go into one hand-over, and returns the others.
-func (m *metricsEmitter) handOver(ctx context.Context, now time.Time, limit *time.Duration, refs []groups.Ref) (others []groups.Ref, err error) {
-	begun, payloads, others := m.mapper.build(m.table.Begin, refs)
+// handOver hands over as many of the groups and topics as go into one hand-over of so many points, and returns the others.
+func (m *metricsEmitter) handOver(ctx context.Context, now time.Time, limit *time.Duration, refs []groups.Ref, points int) (others []groups.Ref, err error) {
+	begun, payloads, others := m.mapper.build(m.table.Begin, refs, points)
+	m.lastPoints = 0
 	for _, md := range payloads {
+		m.lastPoints += md.DataPointCount()
 		if failure := m.consume(ctx, limit, md); failure != nil && err == nil {
 			err = failure
 		}

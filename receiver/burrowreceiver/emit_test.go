@@ -97,13 +97,14 @@ func emitting(t *testing.T, change func(*Config)) (*burrowReceiver, *pipelines, 
 	}
 	r, err := newMetricsReceiver(set, cfg, next)
 	require.NoError(t, err)
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	passes, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		r.emitters[0].run(context.Background(), stop)
+		r.emitters[0].run(context.Background(), passes)
 	}()
 	t.Cleanup(func() {
-		close(stop)
+		stop()
 		<-stopped
 		require.NoError(t, r.Shutdown(context.Background()))
 	})
@@ -247,10 +248,11 @@ func TestOnePipelineOfTwo(t *testing.T) {
 					r, err := newMetricsReceiver(set, cfg, next)
 					require.NoError(t, err)
 					healthy.ends, other.ends = true, true
-					stop, stopped := make(chan struct{}), make(chan struct{})
+					passes, stop := context.WithCancel(context.Background())
+					stopped := make(chan struct{})
 					go func() {
 						defer close(stopped)
-						r.emitters[0].run(context.Background(), stop)
+						r.emitters[0].run(context.Background(), passes)
 					}()
 
 					bodies := []string{"warn.json", "close.json", "stall.json"}
@@ -280,7 +282,7 @@ func TestOnePipelineOfTwo(t *testing.T) {
 					assert.Equal(t, current(r), healthy.series())
 					assert.Equal(t, current(r), other.series(), "complete within the back-off")
 					assert.Zero(t, r.table.Stats().Pending)
-					close(stop)
+					stop()
 					<-stopped
 					require.NoError(t, r.Shutdown(context.Background()))
 				})
@@ -299,7 +301,7 @@ func current(r *burrowReceiver) backend {
 		begin := func(groups.Ref) groups.Change {
 			return groups.Change{Cluster: s.Group.Cluster, Name: s.Group.Group, Group: s, At: s.Received}
 		}
-		_, payloads, _ := mapper.build(begin, make([]groups.Ref, 1))
+		_, payloads, _ := mapper.build(begin, make([]groups.Ref, 1), maxPoints)
 		for _, md := range payloads {
 			held.show(md)
 		}
@@ -313,15 +315,15 @@ func TestDrainRepeatsUntilTaken(t *testing.T) {
 		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
 		require.NoError(t, err)
 		require.Empty(t, send(r.webhook, "POST", []byte(group("a", 1))))
-		stop := make(chan struct{})
-		close(stop)
+		passes, stop := context.WithCancel(context.Background())
+		stop()
 		go func() {
 			time.Sleep(5500 * time.Millisecond)
 			next.refuse(nil)
 		}()
-		r.emitters[0].run(context.Background(), stop)
+		r.emitters[0].run(context.Background(), passes)
 		assert.Equal(t, "1", next.series()[lagOfA])
-		assert.Len(t, next.seen(), 8, "at the start, when it is stopped, and after every second")
+		assert.Len(t, next.seen(), 4, "when it is stopped, and after 1, 3 and 7 s")
 		require.NoError(t, r.Shutdown(context.Background()))
 	})
 }
@@ -423,13 +425,14 @@ func logsEmitting(t *testing.T) (r *burrowReceiver, sink *consumertest.LogsSink,
 	r, err = newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config))
 	require.NoError(t, err)
 	r.addLogs(next)
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	passes, stop := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		r.emitters[0].run(context.Background(), stop)
+		r.emitters[0].run(context.Background(), passes)
 	}()
 	t.Cleanup(func() {
-		close(stop)
+		stop()
 		<-stopped
 		require.NoError(t, r.Shutdown(context.Background()))
 	})
@@ -532,4 +535,42 @@ func TestTwoReceiversTellThemselvesApart(t *testing.T) {
 		held[receiver.AsString()] = point.Value
 	}
 	assert.Equal(t, map[string]int64{"burrow/east": 1, "burrow/west": 2}, held)
+}
+
+func TestOneGroupThatIsNeverTakenDoesNotKeepTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := &pipelines{held: backend{}, t: t, ends: true}
+		var calls atomic.Int64
+		next, _ := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+			calls.Add(1)
+			m := pmetric.JSONMarshaler{}
+			b, _ := m.MarshalMetrics(md)
+			if strings.Contains(string(b), "poison") {
+				return consumererror.NewPermanent(errors.New("400"))
+			}
+			return held.ConsumeMetrics(ctx, md)
+		})
+		r2, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
+		require.NoError(t, err)
+		passes, stop := context.WithCancel(context.Background())
+		stopped := make(chan struct{})
+		go func() { defer close(stopped); r2.emitters[0].run(context.Background(), passes) }()
+		for round := range 8 { // a poll every 30 s brings all of them at once
+			for i := range 10 {
+				require.Empty(t, send(r2.webhook, "POST", []byte(group(fmt.Sprint("g", i), round))))
+			}
+			require.Empty(t, send(r2.webhook, "POST", []byte(group("poison", round))))
+			pass(30 * time.Second)
+		}
+		n := 0
+		for k := range held.series() {
+			if strings.HasPrefix(k, "burrow.group.total_lag") {
+				n++
+			}
+		}
+		assert.Equal(t, 10, n, "in 4 minutes, %d hand-overs", calls.Load())
+		stop()
+		<-stopped
+		require.NoError(t, r2.Shutdown(context.Background()))
+	})
 }

@@ -24,12 +24,12 @@ type metricsMapper struct {
 // some proxies.
 const maxPoints = 10_000
 
-// build begins the hand-over of refs, as many as go into one, and turns them into metrics: a point for every series that holds and,
+// build begins the hand-over of refs, as many as go into one of so many points, and turns them into metrics: a point for every series that holds and,
 // behind them, one flagged "no recorded value" for every series that some pipeline may have and that holds no longer. There is
 // one payload, more only if a single group does not go into one, and none if there are no points.
-func (m *metricsMapper) build(begin func(groups.Ref) groups.Change, refs []groups.Ref) (begun []groups.Change, payloads []pmetric.Metrics, others []groups.Ref) {
+func (m *metricsMapper) build(begin func(groups.Ref) groups.Change, refs []groups.Ref, points int) (begun []groups.Change, payloads []pmetric.Metrics, others []groups.Ref) {
 	b := payloadBuilder{mapper: m, live: m.newRecorder(), ended: m.newRecorder()}
-	for len(refs) > 0 && !b.full() && len(b.payloads) == 0 {
+	for len(refs) > 0 && b.points() < points && len(b.payloads) == 0 {
 		c := begin(refs[0])
 		refs = refs[1:]
 		b.add(&c)
@@ -46,16 +46,16 @@ type payloadBuilder struct {
 	payloads    []pmetric.Metrics
 }
 
-func (b *payloadBuilder) full() bool { return b.live.points+b.ended.points >= maxPoints }
+func (b *payloadBuilder) points() int { return b.live.points + b.ended.points }
 
 func (b *payloadBuilder) flushIfFull() {
-	if b.full() {
+	if b.points() >= maxPoints {
 		b.flush()
 	}
 }
 
 func (b *payloadBuilder) flush() {
-	if b.live.points+b.ended.points == 0 {
+	if b.points() == 0 {
 		return
 	}
 	md := b.live.emit()

@@ -126,7 +126,7 @@ func handOverTo(t *testing.T, mapper *metricsMapper, begin func(groups.Ref) grou
 	for len(refs) > 0 {
 		var begun []groups.Change
 		var payloads []pmetric.Metrics
-		begun, payloads, refs = mapper.build(begin, refs)
+		begun, payloads, refs = mapper.build(begin, refs, maxPoints)
 		require.NotEmpty(t, begun)
 		changes = append(changes, begun...)
 		for _, md := range payloads {
@@ -154,7 +154,7 @@ func TestHandOversAreBounded(t *testing.T) {
 	held := backend{}
 	sizes := func(refs []groups.Ref) (batches, payloads int) {
 		for len(refs) > 0 {
-			begun, mds, others := mapper.build(table.Begin, refs)
+			begun, mds, others := mapper.build(table.Begin, refs, maxPoints)
 			refs = others
 			batches++
 			for _, md := range mds {

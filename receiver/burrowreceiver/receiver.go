@@ -57,7 +57,7 @@ type burrowReceiver struct {
 	server  *http.Server
 	serving sync.WaitGroup
 
-	stopEmitters    chan struct{}
+	stopEmitters    context.CancelFunc // nil if they do not run
 	emittersStopped chan struct{}
 	cancelHandOvers context.CancelFunc
 
@@ -125,7 +125,7 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 func (r *burrowReceiver) addMetrics(next consumer.Metrics) {
 	mapper := &metricsMapper{cfg: r.cfg.MetricsBuilderConfig, set: r.set, start: time.Now()}
 	handOvers := r.newHandOvers("metrics", "What is new goes to the others as ever. What was refused is repeated after 1 s, and then ever less often, down to once a minute.")
-	r.addEmitter((&metricsEmitter{handOvers: handOvers, mapper: mapper, next: next}).emit)
+	r.addEmitter((&metricsEmitter{handOvers: handOvers, mapper: mapper, next: next, repeatPoints: maxPoints}).emit)
 }
 
 func (r *burrowReceiver) addLogs(next consumer.Logs) {
@@ -191,7 +191,8 @@ func (r *burrowReceiver) startParts(ctx context.Context, host component.Host) er
 func (r *burrowReceiver) startLoops(ctx context.Context) {
 	// The context of Start ends with Start.
 	handOvers, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	passes, stop := context.WithCancel(handOvers)
+	stopped := make(chan struct{})
 	r.cancelHandOvers, r.stopEmitters, r.emittersStopped = cancel, stop, stopped
 	var running sync.WaitGroup
 	emitters := r.emitters
@@ -204,7 +205,7 @@ func (r *burrowReceiver) startLoops(ctx context.Context) {
 		r.polling.Go(func() { r.poller.run(polls) })
 	}
 	for _, e := range emitters {
-		running.Go(func() { e.run(handOvers, stop) })
+		running.Go(func() { e.run(handOvers, passes) })
 	}
 	go func() {
 		defer close(stopped)
@@ -345,7 +346,7 @@ func (r *burrowReceiver) shutdownEmitters(ctx context.Context) {
 	if r.stopEmitters == nil {
 		return
 	}
-	close(r.stopEmitters)
+	r.stopEmitters()
 	r.stopEmitters = nil
 	defer r.cancelHandOvers()
 	ctx, cancel := context.WithTimeout(ctx, handOversTimeout)

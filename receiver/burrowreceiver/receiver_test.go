@@ -484,3 +484,33 @@ func TestStartErrors(t *testing.T) {
 		})
 	}
 }
+
+func TestShutdownWhileAPipelineHangs(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	healthy := &pipelines{held: backend{}, t: t, ends: true}
+	r := run(t, fanOut(healthy, hanging(entered)), nil, func(c *Config) { c.Interval = 12 * time.Second })
+	status, _ := r.post(t, group("a", 1))
+	require.Equal(t, 200, status)
+	<-entered // the hand-over is under way, and will be for 12 s
+	status, _ = r.post(t, group("b", 2))
+	require.Equal(t, 200, status)
+	require.NoError(t, r.Shutdown(context.Background()))
+	assert.Equal(t, "2", healthy.series()[`burrow.group.total_lag cluster="c" group="b"`])
+}
+
+func TestShutdownTwoChunksHang(t *testing.T) {
+	entered := make(chan struct{}, 1)
+	healthy := &pipelines{held: backend{}, t: t, ends: true}
+	r := run(t, fanOut(healthy, hanging(entered)), nil, func(c *Config) { c.Interval = time.Minute })
+	for i := range 4000 {
+		require.Empty(t, send(r.webhook, "POST", []byte(group(fmt.Sprint("g", i), 1))))
+	}
+	require.NoError(t, r.Shutdown(context.Background()))
+	n := 0
+	for k := range healthy.series() {
+		if len(k) > 22 && k[:22] == "burrow.group.total_lag" {
+			n++
+		}
+	}
+	assert.Equal(t, 4000, n)
+}

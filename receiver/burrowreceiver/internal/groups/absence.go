@@ -49,6 +49,24 @@ func (t *Table) EndCluster(cluster string, asked, now time.Time) {
 	}
 }
 
+// GroupsNotListed says that the list of groups could not be had: the lists before and after it are not two in a row.
+func (t *Table) GroupsNotListed(cluster string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range knownGroups(t, cluster) {
+		*e.absent = time.Time{}
+	}
+}
+
+// TopicsNotListed says the same of the list of topics.
+func (t *Table) TopicsNotListed(cluster string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range knownTopics(t, cluster) {
+		*e.absent = time.Time{}
+	}
+}
+
 // known is a group or topic of which the API has told.
 type known struct {
 	key

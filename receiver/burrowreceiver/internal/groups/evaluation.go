@@ -14,9 +14,9 @@ const maxEvaluationAge = time.Minute
 
 // olderEvaluation says whether s was made by Burrow before the state that is known, although it arrived later: a commit of
 // it is older than the one known of the same partition, and none is newer. Notifications among themselves come in order: Burrow
-// waits for the answer to one before it sends the next one of the group.
-func (s *State) olderEvaluation(known *State) bool {
-	if s.Polled.IsZero() && known.Polled.IsZero() || s.Received.Sub(known.Received) >= maxEvaluationAge {
+// waits for the answer to one before it sends the next one of the group. oldest is the age up to which one is taken for old.
+func (s *State) olderEvaluation(known *State, oldest time.Duration) bool {
+	if s.Polled.IsZero() && known.Polled.IsZero() || s.Received.Sub(known.Received) >= oldest {
 		return false
 	}
 	older := false
@@ -25,7 +25,7 @@ func (s *State) olderEvaluation(known *State) bool {
 			return false
 		}
 		by := other.End.Timestamp - p.End.Timestamp
-		older = older || by > 0 && by <= maxEvaluationAge.Milliseconds()
+		older = older || by > 0 && by <= oldest.Milliseconds()
 		return by < 0
 	}
 	others := known.Group.Partitions

@@ -50,20 +50,49 @@ type outgoing struct {
 	attempt int64
 	// series is the number of series of the state that was taken last.
 	series int
+	// deleted says that the table does not have the entry any more, though a Ref of it may still be there.
+	deleted bool
 }
 
 // set makes s, nil for the end, the current state. seriesOf gives the series of a state.
 func (e *entry[S]) set(t *Table, s *S, seriesOf func(*S) SeriesSet) {
 	if e.begun {
 		had := seriesOf(e.current)
-		if t.replaced+had.size() > t.limits.MaxPartitions && e.replaced.size() > 0 {
-			// Only with a pipeline that refuses for long, while ever other partitions come and go.
-			t.dropEnds(&e.outgoing)
-		}
 		t.replace(&e.outgoing, e.replaced.union(&had))
 	}
 	e.begun, e.current, e.fresh = false, s, true
 	e.absent, e.past = time.Time{}, nil
+}
+
+// boundReplaced gives up ends while too many have gathered, which they do only with a pipeline that refuses for long, while ever other
+// groups or partitions come and go: first those of what ended first, then those of the entry that has just changed.
+func (t *Table) boundReplaced(changed *outgoing, now time.Time) {
+	for t.replaced > t.limits.MaxPartitions {
+		group, topic := firstEnded(t.groups), firstEnded(t.topics)
+		switch {
+		case group != nil && (topic == nil || !topic.ended.Before(group.ended)):
+			t.dropEnds(&group.outgoing)
+			forget(t, t.groups, group, now)
+		case topic != nil:
+			t.dropEnds(&topic.outgoing)
+			forget(t, t.topics, topic, now)
+		default:
+			if changed.replaced.size() > 0 {
+				t.dropEnds(changed)
+			}
+			return
+		}
+	}
+}
+
+// firstEnded is the entry that ended first and whose end some pipeline may not have; nil if there is none.
+func firstEnded[S any](entries map[key]*entry[S]) (first *entry[S]) {
+	for _, e := range entries {
+		if e.current == nil && !e.underway && !e.replaced.Empty() && (first == nil || e.ended.Before(first.ended)) {
+			first = e
+		}
+	}
+	return first
 }
 
 func (t *Table) setGroup(e *entry[State], s *State) { e.set(t, s, t.seriesOfGroup) }
@@ -96,7 +125,7 @@ func (t *Table) dropEnds(o *outgoing) {
 
 // forget deletes an entry that has ended, as soon as nothing of it is needed any more.
 func forget[S any](t *Table, entries map[key]*entry[S], e *entry[S], now time.Time) {
-	if e.underway || e.past != nil && now.Sub(e.ended) < t.limits.ExpireAfter {
+	if e.deleted || e.underway || e.past != nil && now.Sub(e.ended) < t.limits.ExpireAfter {
 		return
 	}
 	if !e.replaced.Empty() {
@@ -105,11 +134,10 @@ func forget[S any](t *Table, entries map[key]*entry[S], e *entry[S], now time.Ti
 		}
 		t.dropEnds(&e.outgoing)
 	}
-	if entries[e.key] == e {
-		t.series -= e.series
-		t.setRefused(&e.outgoing, false)
-		delete(entries, e.key)
-	}
+	t.series -= e.series
+	t.setRefused(&e.outgoing, false)
+	e.deleted = true
+	delete(entries, e.key)
 }
 
 // makeRoom says whether one more group may be held. If it takes one, the group that ended first is forgotten.
@@ -210,6 +238,9 @@ func (t *Table) Begin(r Ref) Change {
 }
 
 func begin[S any](e *entry[S], attempt int64, seriesOf func(*S) SeriesSet) (current *S, ended SeriesSet) {
+	if e.deleted { // since Due
+		return nil, ended
+	}
 	e.fresh, e.underway, e.begun, e.attempt = false, true, e.current != nil, attempt
 	if !e.replaced.Empty() {
 		holds := seriesOf(e.current)
@@ -234,6 +265,9 @@ func (t *Table) Finish(changes []Change, taken bool, now time.Time) {
 }
 
 func finish[S any](t *Table, entries map[key]*entry[S], e *entry[S], state *S, seriesOf func(*S) SeriesSet, series int, taken bool, now time.Time) {
+	if e.deleted {
+		return
+	}
 	e.underway = false
 	t.setRefused(&e.outgoing, !taken)
 	if taken {
@@ -243,6 +277,7 @@ func finish[S any](t *Table, entries map[key]*entry[S], e *entry[S], state *S, s
 			t.replace(&e.outgoing, SeriesSet{})
 		} else {
 			t.replace(&e.outgoing, seriesOf(state))
+			t.boundReplaced(&e.outgoing, now)
 		}
 	}
 	if e.current == nil {

@@ -149,8 +149,12 @@ func (i Incidents) next(s *State, before burrow.Status) (after Incidents, event 
 		i.recent.add(n.ID)
 		i.Seen++
 		event.Kind, happened = Opened, true
-	case bad && i.late && at.Sub(i.reopened) >= lateFor:
+	case bad && i.late && i.confirms(s):
 		i.late, i.Start = false, i.reopened
+		if n.ID != "" {
+			i.ID = n.ID
+			i.recent.add(n.ID)
+		}
 		i.Seen++
 		event.Kind, event.Previous, happened = Opened, burrow.StatusOK, true
 	case bad:
@@ -171,6 +175,12 @@ func (i Incidents) next(s *State, before burrow.Status) (after Incidents, event 
 // another one, or by an answer of the API.
 func (i *Incidents) hasEnded(n *burrow.Notification) bool {
 	return n.ID != "" && (i.recent.has(n.ID) || i.inLast(n.Start))
+}
+
+// confirms says whether the group is bad indeed, that a late notification told to be so: a notification under an ID that has not ended, an
+// answer of the API that was asked for later, or the old ID for long.
+func (i *Incidents) confirms(s *State) bool {
+	return s.ID != "" && !i.hasEnded(&s.Notification) || !s.Polled.IsZero() && s.Polled.After(i.reopened) || s.Received.Sub(i.reopened) >= lateFor
 }
 
 // inLast says whether Burrow can have seen the latest incident begin at start. It may have seen it somewhat before the API told of it.

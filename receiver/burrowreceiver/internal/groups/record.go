@@ -49,10 +49,16 @@ type headRecord struct {
 
 // Times are the moments of a state, of which a poll that finds nothing new changes nothing else. They are in unix
 // nanoseconds; Polled is 0 if the state is not from the API.
-type Times struct{ Received, Polled int64 }
+type Times struct {
+	// Record is Received of the state whose record they belong to.
+	Record           int64
+	Received, Polled int64
+}
 
 // Times returns the moments of the state.
-func (s *State) Times() Times { return Times{s.Received.UnixNano(), unixNano(s.Polled)} }
+func (s *State) Times() Times {
+	return Times{Record: s.Received.UnixNano(), Received: s.Received.UnixNano(), Polled: unixNano(s.Polled)}
+}
 
 func unixNano(moment time.Time) int64 {
 	if moment.IsZero() {
@@ -117,11 +123,24 @@ func (t *Table) Record(s *State) ([]byte, error) {
 	return json.Marshal(r)
 }
 
+// RecordName says of which group a record is, and when its state was received, in unix nanoseconds; ok is false if it is none.
+func RecordName(data []byte) (cluster, group string, received int64, ok bool) {
+	var r struct {
+		Version      int `json:"version"`
+		Notification struct {
+			Group struct{ Cluster, Group string }
+		} `json:"notification"`
+		Received int64 `json:"received"`
+	}
+	err := json.Unmarshal(data, &r)
+	return r.Notification.Group.Cluster, r.Notification.Group.Group, r.Received, err == nil && (r.Version == recordVersion || r.Version == 1)
+}
+
 // ErrOld means a record of a group that has expired meanwhile.
 var ErrOld = errors.New("the group has expired")
 
 // Restore brings a record into the table as the current state of its group. Times are those of a later state with the same
-// Digest, or zero. The state is returned also with ErrOld, and then the group has ended: its series too, and if an incident was
+// Digest; they count only if they belong to this record. The state is returned also with ErrOld, and then the group has ended: its series too, and if an incident was
 // open, its end is an event. Any other error means that the record is damaged, foreign, or more than the table may hold.
 func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error) {
 	var r record
@@ -136,10 +155,15 @@ func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error)
 	defer t.mu.Unlock()
 	k := key{s.Group.Cluster, s.Group.Group}
 	listed := len(s.Group.Partitions)
+	expired := now.Sub(s.Received) >= t.limits.ExpireAfter
 	switch {
 	case t.groups[k] != nil:
 		return nil, fmt.Errorf("group %q of cluster %q is there already", k.name, k.cluster)
-	case len(t.groups) >= t.limits.MaxGroups:
+	case expired && (len(t.groups) >= t.limits.MaxGroups || t.partitions+listed > t.limits.MaxPartitions):
+		// It takes no place away, and its series end elsewhere by their age.
+		t.endIncident(s, EndedByExpiry, now)
+		return s, ErrOld
+	case !t.makeRoom(now):
 		return nil, ErrTooManyGroups
 	case t.partitions+listed > t.limits.MaxPartitions:
 		return nil, ErrTooManyPartitions
@@ -151,7 +175,7 @@ func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error)
 	t.setGroup(e, s)
 	// A pipeline may have it from before the restart.
 	e.begun = true
-	if now.Sub(s.Received) >= t.limits.ExpireAfter {
+	if expired {
 		t.endGroup(e, EndedByExpiry, now)
 		return s, ErrOld
 	}
@@ -183,6 +207,9 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	incidents.last.start, incidents.last.end = r.Incidents.LastFrom, r.Incidents.LastTo
 	if r.Version == 1 {
 		incidents.Open = r.Notification.Group.Status > burrow.StatusOK
+	}
+	if times.Record != r.Received {
+		times = Times{}
 	}
 	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
 	s := &State{

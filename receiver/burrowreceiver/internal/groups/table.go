@@ -148,8 +148,8 @@ func (t *Table) update(s *State) error {
 		if s.Received.Before(before.Received) {
 			return nil
 		}
-		if s.olderEvaluation(before) {
-			t.adoptIncident(e, s)
+		if s.olderEvaluation(before, min(maxEvaluationAge, t.limits.ExpireAfter/2)) {
+			adoptIncident(e, s)
 			return nil
 		}
 	case e != nil && e.past != nil:
@@ -178,18 +178,20 @@ func (t *Table) update(s *State) error {
 	}
 	t.partitions += len(s.Group.Partitions) - held
 	t.setGroup(e, s)
+	t.boundReplaced(&e.outgoing, s.Received)
 	return nil
 }
 
-// adoptIncident takes what an evaluation that is too old to count tells of the open incident.
-func (t *Table) adoptIncident(e *entry[State], old *State) {
+// adoptIncident takes what an evaluation that is too old to count tells of the open incident. It goes out with the next state: a second
+// point of the same moment would be refused by some backends.
+func adoptIncident(e *entry[State], old *State) {
 	incidents := e.current.Incidents
 	if old.Group.Status <= burrow.StatusOK || !incidents.Open || !incidents.adopt(&old.Notification) {
 		return
 	}
 	s := *e.current
 	s.Incidents = incidents
-	t.setGroup(e, &s)
+	e.current = &s
 }
 
 // Expire ends the groups and topics of which nothing was received for ExpireAfter.
@@ -229,6 +231,7 @@ func (t *Table) endGroup(e *entry[State], by EndedBy, now time.Time) {
 	t.setGroup(e, nil)
 	e.ended, e.past = now, past
 	forget(t, t.groups, e, now)
+	t.boundReplaced(&e.outgoing, now)
 }
 
 // endIncident makes the event of an incident that was open when the group was last known.
@@ -248,6 +251,7 @@ func (t *Table) endTopic(e *entry[Topic], now time.Time) {
 	t.setTopic(e, nil)
 	e.ended = now
 	forget(t, t.topics, e, now)
+	t.boundReplaced(&e.outgoing, now)
 }
 
 // Each calls visit with the current state of every group. It must not call the table.

@@ -55,6 +55,7 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	}
 	t.offsets += len(topic.Offsets) - held
 	t.setTopic(e, topic)
+	t.boundReplaced(&e.outgoing, topic.Received)
 	for number, offset := range topic.Offsets {
 		if history := histories[int32(number)]; history != nil && offset != burrow.Unknown {
 			history.head(offset, 0, topic.Received.UnixMilli())

@@ -44,7 +44,8 @@ type Store struct {
 
 	kept  map[name]*slot
 	free  []int
-	slots int // the number of slots ever used
+	stale []int // slots with records that were left out: the next Save deletes them
+	slots int   // the number of slots ever used
 	// times are those of the slots, in blocks; dirty are the blocks that are not written yet.
 	times map[int][]groups.Times
 	dirty map[int]bool
@@ -59,7 +60,9 @@ type slot struct {
 	// state is the newest whose digest is that of the record.
 	state  *groups.State
 	digest uint64
-	round  int // in which the group was last seen in the table
+	// received is that of the record, in unix nanoseconds.
+	received int64
+	round    int // in which the group was last seen in the table
 }
 
 // slotCount is the record under slotsKey.
@@ -95,19 +98,47 @@ func Load(ctx context.Context, client storage.Client, table *groups.Table, now t
 			return s, loaded, err
 		}
 	}
+	newest := map[name]found{}
+	if err := s.each(ctx, func(number int, value []byte) {
+		if cluster, group, received, ok := groups.RecordName(value); ok {
+			if known, there := newest[name{cluster, group}]; !there || received > known.received {
+				newest[name{cluster, group}] = found{number, received}
+			}
+		}
+	}); err != nil {
+		return s, loaded, err
+	}
+	err = s.each(ctx, func(number int, value []byte) {
+		if cluster, group, _, ok := groups.RecordName(value); ok && newest[name{cluster, group}].number != number {
+			s.leaveOut(number, fmt.Errorf("group %q of cluster %q has a newer record", group, cluster), &loaded)
+			return
+		}
+		s.restore(number, value, now, &loaded)
+	})
+	return s, loaded, err
+}
+
+// found is where the newest record of a group is, and when its state was received.
+type found struct {
+	number   int
+	received int64
+}
+
+// each reads all slots, some at a time.
+func (s *Store) each(ctx context.Context, visit func(number int, value []byte)) error {
 	for first := 0; first < s.slots; first += slotsPerRead {
 		var operations []*storage.Operation
 		for number := first; number < min(first+slotsPerRead, s.slots); number++ {
 			operations = append(operations, storage.GetOperation(slotKey(number)))
 		}
-		if err := client.Batch(ctx, operations...); err != nil {
-			return s, loaded, err
+		if err := s.client.Batch(ctx, operations...); err != nil {
+			return err
 		}
 		for i, operation := range operations {
-			s.restore(first+i, operation.Value, now, &loaded)
+			visit(first+i, operation.Value)
 		}
 	}
-	return s, loaded, nil
+	return nil
 }
 
 func (s *Store) loadTimes(ctx context.Context, block int) error {
@@ -128,11 +159,7 @@ func (s *Store) restore(number int, value []byte, now time.Time, loaded *Loaded)
 	}
 	state, err := s.table.Restore(value, *s.timesOf(number), now)
 	if state == nil {
-		s.free = append(s.free, number)
-		loaded.LeftOut++
-		if loaded.FirstErr == nil {
-			loaded.FirstErr = err
-		}
+		s.leaveOut(number, err, loaded)
 		return
 	}
 	if err == nil {
@@ -140,7 +167,17 @@ func (s *Store) restore(number int, value []byte, now time.Time, loaded *Loaded)
 	} else {
 		loaded.Expired++ // the next Save removes it
 	}
-	s.kept[nameOf(state)] = &slot{number: number, state: state, digest: state.Digest(s.seed)}
+	_, _, received, _ := groups.RecordName(value)
+	s.kept[nameOf(state)] = &slot{number: number, state: state, digest: state.Digest(s.seed), received: received}
+}
+
+// leaveOut notes a record that can't be used.
+func (s *Store) leaveOut(number int, err error, loaded *Loaded) {
+	s.stale = append(s.stale, number)
+	loaded.LeftOut++
+	if loaded.FirstErr == nil {
+		loaded.FirstErr = err
+	}
 }
 
 func (s *Store) timesOf(number int) *groups.Times {
@@ -173,10 +210,19 @@ func (s *Store) Save(ctx context.Context) (Saved, error) {
 	changed, gone := s.compare()
 	w := writer{store: s}
 	var errs []error
+	for _, number := range s.stale {
+		errs = append(errs, w.add(ctx, storage.DeleteOperation(slotKey(number)), func() { s.free = append(s.free, number) }))
+	}
+	// Before anything else, so that no older record is met first when this process is killed.
+	if err := w.flush(ctx); err != nil {
+		return w.saved, err
+	}
+	s.stale = nil
 	for _, state := range changed {
 		kept, digest, times := s.kept[nameOf(state)], state.Digest(s.seed), state.Times()
 		if kept != nil && kept.digest == digest {
 			kept.state = state
+			times.Record = kept.received
 			if held := s.timesOf(kept.number); *held != times {
 				*held = times
 				s.dirty[kept.number/slotsPerTimes] = true
@@ -256,7 +302,7 @@ func (w *writer) write(ctx context.Context, state *groups.State, digest uint64, 
 		w.takenNew++
 	}
 	return w.add(ctx, storage.SetOperation(slotKey(number), record), func() {
-		s.kept[nameOf(state)] = &slot{number: number, state: state, digest: digest, round: s.round}
+		s.kept[nameOf(state)] = &slot{number: number, state: state, digest: digest, received: state.Received.UnixNano(), round: s.round}
 		*s.timesOf(number) = state.Times()
 		w.saved.Groups++
 	})

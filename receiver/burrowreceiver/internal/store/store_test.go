@@ -222,6 +222,8 @@ func TestDamagedRecords(t *testing.T) {
 	assert.Equal(t, 1, loaded.Groups, "the last one is there already")
 	assert.Equal(t, 5, loaded.LeftOut)
 	require.Error(t, loaded.FirstErr)
+	assert.Len(t, s.stale, 5)
+	save(t, s)
 	assert.Len(t, s.free, 5)
 
 	client.data[slotsKey] = []byte("foreign")
@@ -294,4 +296,57 @@ func BenchmarkSave(b *testing.B) {
 			b.ReportMetric(float64(written)/float64(round)/(1<<20), "MiB/poll")
 		})
 	}
+}
+
+func TestSlotDoesNotKeepTheTimesOfTheGroupBefore(t *testing.T) {
+	client := newMemory()
+	s, table, _ := load(t, client, at(0))
+	require.NoError(t, table.UpdateFromAPI(polledGroup("old", 2, -20), at(0)))
+	save(t, s)
+	require.NoError(t, table.UpdateFromAPI(polledGroup("old", 2, -20), at(30))) // times/0
+	save(t, s)
+	table.EndCluster("c", at(31), at(31)) // or two lists without it
+	save(t, s)
+	n := &burrow.Notification{Group: *polledGroup("new", 2, 20)}
+	require.NoError(t, table.Update(n, at(40)))
+	save(t, s)
+	require.Zero(t, stateOf(t, table, "new").Polled)
+
+	_, restored, _ := load(t, client, at(45))
+	before, after := stateOf(t, table, "new"), stateOf(t, restored, "new")
+	assert.Equal(t, before.Polled, after.Polled, "the API never told of it")
+	// The next notification lists one of the two: the other is not known any more.
+	n2 := *polledGroup("new", 1, 49)
+	require.NoError(t, table.Update(&burrow.Notification{Group: n2}, at(50)))
+	n3 := *polledGroup("new", 1, 49)
+	n3.PartitionCount, n2.PartitionCount = 2, 2
+	require.NoError(t, restored.Update(&burrow.Notification{Group: n3}, at(50)))
+	assert.Len(t, stateOf(t, table, "new").Group.Partitions, 1)
+	assert.Len(t, stateOf(t, restored, "new").Group.Partitions, 1, "a ghost")
+}
+
+func TestNewestRecordWins(t *testing.T) {
+	client := newMemory()
+	s, table, _ := load(t, client, at(0))
+	for i, g := range []string{"a", "x", "y"} {
+		require.NoError(t, table.UpdateFromAPI(polledGroup(g, 1, 0), at(i)))
+		save(t, s)
+	}
+	small := limits
+	small.MaxPartitions = 1 // lowered: x and y are left out
+	table = groups.New(small)
+	s, loaded, err := Load(context.Background(), client, table, at(10))
+	require.NoError(t, err)
+	require.Equal(t, 2, loaded.LeftOut)
+	// a ends, x has room.
+	table.EndCluster("c", at(11), at(11))
+	save(t, s)
+	for second := 12; second < 100; second += 20 {
+		require.NoError(t, table.UpdateFromAPI(polledGroup("x", 1, second), at(second)))
+		save(t, s)
+	}
+	_, table, _ = load(t, client, at(101))
+	var names []string
+	table.Each(func(s *groups.State) { names = append(names, s.Group.Group+s.Received.Sub(start).String()) })
+	assert.Equal(t, []string{"x1m32s"}, names)
 }
