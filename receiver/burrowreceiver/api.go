@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http/httptrace"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -55,7 +54,8 @@ func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*po
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	api, err := burrow.NewAPI(client, cfg.Client.Endpoint, cfg.MaxAnswerSize)
+	api, err := burrow.NewAPI(client, cfg.Client.Endpoint, cfg.MaxAnswerSize,
+		burrow.APILimits{MaxPartitions: r.cfg.MaxPartitions, Budget: r.answers})
 	if err != nil {
 		return nil, fmt.Errorf("api.%w", err)
 	}
@@ -269,10 +269,10 @@ func each(ctx context.Context, r *round, names []string, f *filter, do func(name
 
 // group asks for a group, and says whether Burrow does not know it.
 func (r *round) group(ctx context.Context, cluster, name string) (gone bool) {
-	if strings.Contains(name, "/") {
+	if !burrow.Askable(name) {
 		r.slashes.Do(func() {
-			r.logger.Warn("Burrow's API can't be asked for a group with a slash in its name. Such groups are known from notifications only.",
-				zap.String("cluster", cluster), zap.String("group", name))
+			r.logger.Warn("Burrow's API can't be asked for a group with a slash in its name, or with a name of dots. Such groups are known from notifications only.",
+				zap.String("cluster", burrow.Printable(cluster)), zap.String("group", burrow.Printable(name)))
 		})
 		return false
 	}
@@ -315,7 +315,7 @@ func (r *round) refused(ctx context.Context, err error) {
 	}
 	limit := reachedLimit(err)
 	r.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, r.own, metric.WithAttributes(attribute.String("limit", limit.String())))
-	if leftOut, ok := r.full.allow(metadata.AttributeOutcomeTableFull, tableFullLogInterval, time.Now()); ok {
+	if leftOut, ok := r.full.allow(metadata.AttributeOutcomeTableFull.String(), tableFullLogInterval, time.Now()); ok {
 		r.logger.Warn("An answer of Burrow's API has no place in the table", zap.Stringer("limit", limit), zap.Error(err), zap.Int("more_since_last_line", leftOut))
 	}
 }

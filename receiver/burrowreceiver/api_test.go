@@ -215,9 +215,9 @@ func TestBothSources(t *testing.T) {
 func TestFilters(t *testing.T) {
 	p := newPolling(t, burrowtest.RecordedAPI(t, recordedAPI), func(c *Config) {
 		api := c.API.Get()
-		api.Clusters.Include = []string{"^east$"}
-		api.Groups.Include = []string{"^mailer$", "^fraud-", "^billing"}
-		api.Groups.Exclude = []string{"-check$"}
+		c.Clusters.Include = []string{"^east$"}
+		c.Groups.Include = []string{"^mailer$", "^fraud-", "^billing"}
+		c.Groups.Exclude = []string{"-check$"}
 		api.Topics.Include = []string{"^orders$"}
 	})
 	names := map[string]bool{}
@@ -239,15 +239,13 @@ func TestFilters(t *testing.T) {
 }
 
 func TestFilteredIsCounted(t *testing.T) {
-	r := run(t, nil, nil, func(c *Config) {
-		api := c.API.GetOrInsertDefault()
-		api.Client.Endpoint = "http://127.0.0.1:1"
-		api.InitialDelay = time.Hour
-		api.Groups.Exclude = []string{"^fraud-"}
-	})
+	r := run(t, nil, nil, func(c *Config) { c.Groups.Exclude = []string{"^fraud-"} })
 	status, text := r.post(t, recordedBody(t, "warn.json"))
 	require.Equal(t, http.StatusOK, status, text)
 	assert.Equal(t, map[string]int64{"filtered": 1}, r.outcomes(t))
+	assert.Zero(t, r.table.Stats().Groups)
+	_, err := r.telemetry.GetMetric("otelcol_receiver_burrow_last_notification_timestamp")
+	require.Error(t, err, "of what is filtered nothing is known, not even that it came")
 }
 
 // A Burrow that is away costs nothing of what is known, and one line in the log.

@@ -72,7 +72,7 @@ func runCase(t *testing.T, folder string) {
 			time.Sleep(pause)
 		} else {
 			time.Sleep(10 * time.Second)
-			answer = send(r.webhook, strings.ToUpper(verb), caseBody(t, folder, object))
+			answer = send(r.webhook.guard(r.webhook), strings.ToUpper(verb), caseBody(t, folder, object))
 		}
 		sink.Reset()
 		logs.Reset()

@@ -1,6 +1,7 @@
 package burrowreceiver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -18,15 +19,17 @@ import (
 )
 
 const (
-	defaultEndpoint      = "localhost:5000"
-	defaultPath          = "/burrow"
-	defaultInterval      = time.Second
-	defaultExpireAfter   = 5 * time.Minute
-	defaultMaxGroups     = 20_000
-	defaultMaxPartitions = 1_000_000
+	defaultEndpoint    = "localhost:5000"
+	defaultPath        = "/burrow"
+	defaultInterval    = time.Second
+	defaultExpireAfter = 5 * time.Minute
 
+	// Burrow needs one or two, a proxy in front of several Burrows some tens.
+	defaultMaxConnections = 256
 	// A notification that lists 10,000 partitions has about 3.5 MB.
-	defaultMaxRequestBodySize = 16 << 20
+	defaultMaxRequestBodySize = 8 << 20
+	// confighttpMaxBody is what confighttp takes 0 for.
+	confighttpMaxBody = 20 << 20
 	// Burrow gives up after 5 s by default.
 	defaultReadTimeout = 10 * time.Second
 	// Burrow keeps idle connections for ever and loses the notification that it sends into one which is being
@@ -39,6 +42,9 @@ const (
 	defaultConcurrentRequests = 10
 	// A group of 50,000 partitions has about 17 MB.
 	defaultMaxAnswerSize = 32 << 20
+	// maxAnswerBytes bounds what answers under way hold, together and with what is made of them. It is apart from what
+	// notifications hold, so that a broken Burrow API is not in their way.
+	maxAnswerBytes = 64 << 20
 
 	// minInterval catches a duration without unit, which is read as nanoseconds.
 	minInterval = 10 * time.Millisecond
@@ -56,10 +62,16 @@ type Config struct {
 	Interval time.Duration `mapstructure:"interval"`
 	// ExpireAfter is how long a group is kept after its last notification; then its series end.
 	ExpireAfter time.Duration `mapstructure:"expire_after"`
-	// MaxGroups bounds the groups held. Notifications of further groups are answered 503.
+	// MaxGroups bounds the groups held. Notifications of further groups are answered 503. The default is what the
+	// memory at hand can carry.
 	MaxGroups int `mapstructure:"max_groups"`
-	// MaxPartitions bounds the listed partitions held over all groups.
+	// MaxPartitions bounds the listed partitions held over all groups. The default is as for MaxGroups.
 	MaxPartitions int `mapstructure:"max_partitions"`
+
+	// Clusters and Groups choose what is taken, from notifications and from the API. Notifications of clusters and
+	// groups that are left out are answered and ignored.
+	Clusters FilterConfig `mapstructure:"clusters"`
+	Groups   FilterConfig `mapstructure:"groups"`
 
 	// Storage names a storage extension in which the table survives a restart. Without it nothing is written.
 	Storage *component.ID `mapstructure:"storage"`
@@ -76,6 +88,9 @@ type WebhookConfig struct {
 	Server confighttp.ServerConfig `mapstructure:",squash"`
 	// Path of the notifications, as in the url-open and url-close of Burrow's notifier.
 	Path string `mapstructure:"path"`
+	// MaxConnections bounds the connections at one moment, and with them the requests. A new one takes the place of
+	// the one that is missed least.
+	MaxConnections int `mapstructure:"max_connections"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
@@ -93,11 +108,12 @@ type APIConfig struct {
 	// MaxAnswerSize bounds an answer, in bytes.
 	MaxAnswerSize int64 `mapstructure:"max_answer_size"`
 
-	// Clusters, Groups and Topics choose what is asked for. Notifications of clusters and groups that
-	// are left out are answered and ignored.
-	Clusters FilterConfig `mapstructure:"clusters"`
-	Groups   FilterConfig `mapstructure:"groups"`
-	Topics   FilterConfig `mapstructure:"topics"`
+	// Topics chooses those that are asked for.
+	Topics FilterConfig `mapstructure:"topics"`
+
+	// MovedClusters and MovedGroups are where the filters of the receiver stood once.
+	MovedClusters any `mapstructure:"clusters"`
+	MovedGroups   any `mapstructure:"groups"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
@@ -116,9 +132,12 @@ func createDefaultConfig() component.Config {
 	server.ReadTimeout = defaultReadTimeout
 	server.ReadHeaderTimeout = defaultReadTimeout
 	server.IdleTimeout = defaultIdleTimeout
+	// Burrow never compresses, and what a few bytes unpack to is known too late.
+	server.CompressionAlgorithms = []string{""}
 	client := confighttp.NewDefaultClientConfig()
 	client.Endpoint = defaultAPIEndpoint
 	client.Timeout = defaultAPITimeout
+	maxGroups, maxPartitions := deriveLimits(availableMemory())
 	return &Config{
 		API: configoptional.Default(APIConfig{
 			Client:                client,
@@ -127,11 +146,11 @@ func createDefaultConfig() component.Config {
 			MaxConcurrentRequests: defaultConcurrentRequests,
 			MaxAnswerSize:         defaultMaxAnswerSize,
 		}),
-		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath}),
+		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath, MaxConnections: defaultMaxConnections}),
 		Interval:             defaultInterval,
 		ExpireAfter:          defaultExpireAfter,
-		MaxGroups:            defaultMaxGroups,
-		MaxPartitions:        defaultMaxPartitions,
+		MaxGroups:            maxGroups,
+		MaxPartitions:        maxPartitions,
 		MetricsBuilderConfig: metadata.DefaultMetricsBuilderConfig(),
 	}
 }
@@ -157,7 +176,8 @@ func (c *Config) Validate() error {
 	if c.MaxPartitions < 1 {
 		errs = append(errs, fmt.Errorf("max_partitions must be at least 1, got %d", c.MaxPartitions))
 	}
-	return errors.Join(errs...)
+	_, err := c.filters()
+	return errors.Join(append(errs, err)...)
 }
 
 // Validate says of every wrong field what would be right.
@@ -174,6 +194,12 @@ func (c *WebhookConfig) Validate() error {
 	}
 	if c.Server.MaxRequestBodySize < 0 {
 		errs = append(errs, fmt.Errorf("webhook.max_request_body_size must not be negative, got %d", c.Server.MaxRequestBodySize))
+	}
+	if c.MaxConnections < 1 {
+		errs = append(errs, fmt.Errorf("webhook.max_connections must be at least 1, got %d", c.MaxConnections))
+	}
+	if c.Server.CORS.HasValue() {
+		errs = append(errs, errors.New("webhook.cors is not supported: notifications come from Burrow, and what a browser sends for another site is refused"))
 	}
 	return errors.Join(errs...)
 }
@@ -199,8 +225,24 @@ func (c *APIConfig) Validate() error {
 	if c.MaxAnswerSize < 1 {
 		errs = append(errs, fmt.Errorf("api.max_answer_size must be at least 1, got %d", c.MaxAnswerSize))
 	}
-	_, err := c.filters()
-	return errors.Join(append(errs, err)...)
+	if c.MovedClusters != nil {
+		errs = append(errs, errors.New("api.clusters must be written as clusters, one level up in the receiver: it holds for notifications too"))
+	}
+	if c.MovedGroups != nil {
+		errs = append(errs, errors.New("api.groups must be written as groups, one level up in the receiver: it holds for notifications too"))
+	}
+	return errors.Join(errs...)
+}
+
+// unpacked is what a decompressor is taken to hold, beside the body that it unpacks to, which is paid as it arrives;
+// 0 if no compression is accepted.
+func (c *WebhookConfig) unpacked() int64 {
+	for _, algorithm := range c.Server.CompressionAlgorithms {
+		if algorithm != "" {
+			return cmp.Or(c.Server.MaxRequestBodySize, confighttpMaxBody)
+		}
+	}
+	return 0
 }
 
 func validEndpoint(addr confignet.AddrConfig) error {

@@ -40,8 +40,8 @@ func TestConfig(t *testing.T) {
 			api.InitialDelay = 0
 			api.MaxConcurrentRequests = 50
 			api.MaxAnswerSize = 1000
-			api.Clusters.Include = []string{"^east$"}
-			api.Groups.Exclude = []string{"^console-", "-test$"}
+			c.Clusters.Include = []string{"^east$"}
+			c.Groups.Exclude = []string{"^console-", "-test$"}
 			api.Topics.Include = []string{"orders"}
 		},
 		"everything": func(c *Config) {
@@ -49,6 +49,8 @@ func TestConfig(t *testing.T) {
 			c.Webhook.Get().Path = "/"
 			c.Webhook.Get().Server.MaxRequestBodySize = 1024
 			c.Webhook.Get().Server.ReadTimeout = 3 * time.Second
+			c.Webhook.Get().Server.CompressionAlgorithms = []string{"", "gzip"}
+			c.Webhook.Get().MaxConnections = 7
 			c.Interval = 250 * time.Millisecond
 			c.ExpireAfter = time.Hour
 			c.MaxGroups = 5
@@ -64,6 +66,8 @@ func TestConfig(t *testing.T) {
 			want(expected)
 			assert.Equal(t, expected.Webhook, cfg.Webhook)
 			assert.Equal(t, expected.API, cfg.API)
+			assert.Equal(t, expected.Clusters, cfg.Clusters)
+			assert.Equal(t, expected.Groups, cfg.Groups)
 			assert.Equal(t, expected.Interval, cfg.Interval)
 			assert.Equal(t, expected.ExpireAfter, cfg.ExpireAfter)
 			assert.Equal(t, expected.MaxGroups, cfg.MaxGroups)
@@ -92,7 +96,11 @@ func TestConfigErrors(t *testing.T) {
 		"api_timeout":       `api.timeout must be above 0, got "0s"`,
 		"api_requests":      `api.max_concurrent_requests must be at least 1, got 0`,
 		"api_answer":        `api.max_answer_size must be at least 1, got 0`,
-		"api_filter":        "api.groups.exclude[1] must be a regular expression (RE2), got \"(\": error parsing regexp: missing closing ): `(`",
+		"no_connections":    `webhook.max_connections must be at least 1, got 0`,
+		"cors":              `webhook.cors is not supported`,
+		"moved_filters":     "api.clusters must be written as clusters, one level up in the receiver: it holds for notifications too\napi.groups must be written as groups",
+		"bad_topics":        "api.topics.include[0] must be a regular expression (RE2), got \"*\"",
+		"bad_filter":        "groups.exclude[1] must be a regular expression (RE2), got \"(\": error parsing regexp: missing closing ): `(`",
 		"api_expires":       `expire_after must be longer than api.collection_interval (1h0m0s), got "5m0s"`,
 		"unknown_key":       `has invalid keys: expire_afer`,
 		"unknown_metric":    `has invalid keys: burrow.group.lag`,

@@ -4,7 +4,7 @@
 //
 // The data path has two halves that meet in a table:
 //
-//	request -> confighttp (authentication, size, decompression) -> webhook -> burrow.Decode -> groups.Table.Update -> answer
+//	request -> connections, guard (path, method, site) -> confighttp (authentication, size) -> webhook -> burrow.DecodeWithin -> groups.Table.Update -> answer
 //	every collection_interval -> poller -> burrow.API -> groups.Table.UpdateFromAPI, UpdateTopic, EndMissing
 //	every interval -> emitter -> groups.Table.Collect -> metrics -> the pipelines -> groups.Table.Commit
 //	every interval -> emitter -> groups.Table.Events -> logs -> the pipelines -> groups.Table.CommitEvents

@@ -57,9 +57,13 @@ func matchesAny(expressions []*regexp.Regexp, name string) bool {
 // filters are those of the receiver.
 type filters struct{ clusters, groups, topics filter }
 
-func (c *APIConfig) filters() (filters, error) {
-	clusters, errClusters := c.Clusters.compile("api.clusters")
-	groups, errGroups := c.Groups.compile("api.groups")
-	topics, errTopics := c.Topics.compile("api.topics")
+func (c *Config) filters() (filters, error) {
+	clusters, errClusters := c.Clusters.compile("clusters")
+	groups, errGroups := c.Groups.compile("groups")
+	var topics filter
+	var errTopics error
+	if c.API.HasValue() {
+		topics, errTopics = c.API.Get().Topics.compile("api.topics")
+	}
 	return filters{clusters, groups, topics}, errors.Join(errClusters, errGroups, errTopics)
 }

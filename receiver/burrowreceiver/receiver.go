@@ -3,7 +3,6 @@ package burrowreceiver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componentstatus"
-	"go.opentelemetry.io/collector/config/confighttp"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
@@ -20,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
@@ -48,14 +47,17 @@ type burrowReceiver struct {
 	table     *groups.Table
 	webhook   *webhook
 	filters   filters
+	limits    burrow.APILimits // of the webhook
+	answers   *burrow.Budget
 	emitters  []*emitter
 	// notStarted is the number of signals for which Start was not called yet.
 	notStarted int
 	keeper     *keeper // nil if nothing is kept
 	poller     *poller // nil if the API is not polled
 
-	server  *http.Server
-	serving sync.WaitGroup
+	server      *http.Server
+	connections *serverConnections // nil without a server
+	serving     sync.WaitGroup
 
 	stopEmitters    context.CancelFunc // nil if they do not run
 	emittersStopped chan struct{}
@@ -108,16 +110,17 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	})
 	own := metric.WithAttributeSet(attribute.NewSet(attribute.String("receiver", set.ID.String())))
 	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, own: own, obsreport: obsreport, table: table}
-	if cfg.API.HasValue() {
-		if r.filters, err = cfg.API.Get().filters(); err != nil {
-			return nil, err
-		}
+	if r.filters, err = cfg.filters(); err != nil {
+		return nil, err
 	}
+	r.limits = burrow.APILimits{MaxPartitions: cfg.MaxPartitions, Budget: burrow.NewBudget(maxBytesInFlight)}
+	r.answers = burrow.NewBudget(maxAnswerBytes)
 	r.webhook = &webhook{
-		table: table, filters: r.filters, telemetry: telemetry, own: own, outcomes: outcomeOptions(set.ID.String()), logger: set.Logger,
+		table: table, filters: r.filters, limits: r.limits, telemetry: telemetry, own: own, outcomes: outcomeOptions(set.ID.String()), logger: set.Logger,
 	}
 	if cfg.Webhook.HasValue() {
-		r.webhook.path = cfg.Webhook.Get().Path
+		r.webhook.path, r.webhook.unpacked = cfg.Webhook.Get().Path, cfg.Webhook.Get().unpacked()
+		r.connections = newConnections(cfg.Webhook.Get().MaxConnections)
 	}
 	return r, nil
 }
@@ -162,7 +165,7 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 }
 
 func (r *burrowReceiver) startParts(ctx context.Context, host component.Host) error {
-	if err := r.observeTable(); err != nil {
+	if err := errors.Join(r.observeTable(), r.observeLimits()); err != nil {
 		return err
 	}
 	r.countFromZero(ctx)
@@ -214,17 +217,9 @@ func (r *burrowReceiver) startLoops(ctx context.Context) {
 }
 
 func (r *burrowReceiver) startWebhook(ctx context.Context, host component.Host) error {
-	cfg := r.cfg.Webhook.Get()
-	// A copy, because ToServer fills in defaults.
-	settings := cfg.Server
-	server, err := settings.ToServer(ctx, host.GetExtensions(), r.set.TelemetrySettings, r.webhook,
-		confighttp.WithErrorHandler(r.webhook.refuseEarly))
+	server, listener, err := newServer(ctx, host, r.set, r.cfg.Webhook.Get(), r.webhook, r.connections)
 	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
-	}
-	listener, err := settings.ToListener(ctx)
-	if err != nil {
-		return fmt.Errorf("webhook.endpoint %s: %w", cfg.Server.NetAddr.Endpoint, err)
+		return err
 	}
 	r.server = server
 	r.serving.Go(func() {
@@ -281,7 +276,10 @@ func (r *burrowReceiver) countFromZero(ctx context.Context) {
 	if r.cfg.API.HasValue() {
 		r.telemetry.ReceiverBurrowAPIFailures.Add(ctx, 0, r.own)
 	}
-	for _, limit := range metadata.MapAttributeLimit {
+	for _, options := range r.webhook.outcomes {
+		r.telemetry.ReceiverBurrowNotifications.Add(ctx, 0, options...)
+	}
+	for _, limit := range []metadata.AttributeLimit{metadata.AttributeLimitMaxGroups, metadata.AttributeLimitMaxPartitions} {
 		r.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 0, r.own, metric.WithAttributes(attribute.String("limit", limit.String())))
 	}
 }

@@ -36,6 +36,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadatatest"
 )
@@ -136,7 +137,9 @@ func (r *running) outcomes(t testing.TB) map[string]int64 {
 	}
 	for _, point := range m.Data.(metricdata.Sum[int64]).DataPoints {
 		outcome, _ := point.Attributes.Value("outcome")
-		outcomes[outcome.AsString()] = point.Value
+		if point.Value != 0 {
+			outcomes[outcome.AsString()] = point.Value
+		}
 	}
 	return outcomes
 }
@@ -179,6 +182,7 @@ func TestAnswers(t *testing.T) {
 	}
 	small := func(c *Config) { c.Webhook.Get().Server.MaxRequestBodySize = 500 }
 	full := func(c *Config) { c.MaxGroups = 1 }
+	compressed := func(c *Config) { c.Webhook.Get().Server.CompressionAlgorithms = []string{"", "gzip"} }
 
 	for name, tc := range map[string]struct {
 		config  func(*Config)
@@ -198,24 +202,29 @@ func TestAnswers(t *testing.T) {
 		"any content type":           {body: strings.NewReader(good), headers: []string{"Content-Type", "text/html"}, status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"query":                      {path: "/burrow?cluster=x", body: strings.NewReader(good), status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"chunked":                    {body: io.MultiReader(strings.NewReader(good)), status: 200, outcome: metadata.AttributeOutcomeAccepted},
-		"gzip":                       {body: gzipped(good), headers: []string{"Content-Encoding", "gzip"}, status: 200, outcome: metadata.AttributeOutcomeAccepted},
+		"gzip, as by default":        {body: gzipped(good), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
+		"gzip":                       {config: compressed, body: gzipped(good), headers: []string{"Content-Encoding", "gzip"}, status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"authenticated":              {config: authenticated, body: strings.NewReader(good), headers: []string{"Authorization", "Bearer right"}, status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"known group, full table":    {config: full, before: []string{good}, body: strings.NewReader(good), status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"empty":                      {body: http.NoBody, status: 400, text: "The body must be JSON. Send", outcome: metadata.AttributeOutcomeSyntax},
-		"empty gzip":                 {body: gzipped(""), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body must be JSON. Send", outcome: metadata.AttributeOutcomeSyntax},
+		"empty gzip":                 {config: compressed, body: gzipped(""), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body must be JSON. Send", outcome: metadata.AttributeOutcomeSyntax},
 		"not JSON":                   {body: strings.NewReader("lag=5"), status: 400, text: "The body must be JSON. Send", outcome: metadata.AttributeOutcomeSyntax},
 		"no usable form":             {body: strings.NewReader(recordedBody(t, "forms/warn.slack.json")), status: 400, text: "The body must have cluster, group, status and totallag. Send", outcome: metadata.AttributeOutcomeForm},
 		"stock template":             {body: strings.NewReader(recordedBody(t, "forms/warn.d.json")), status: 400, text: "The body must have cluster, group, status and totallag. Send", outcome: metadata.AttributeOutcomeForm},
 		"bad field":                  {body: strings.NewReader(`{"Result":{"cluster":"c","group":"<script>","status":"OK","totallag":"5"}}`), status: 400, text: "Result.totallag must be an integer from 0 to 9223372036854775807. Send", outcome: metadata.AttributeOutcomeField},
 		"too large":                  {config: small, body: strings.NewReader(good), status: 413, text: "The body is larger than webhook.max_request_body_size", outcome: metadata.AttributeOutcomeTooLarge},
 		"too large in chunks":        {config: small, body: io.MultiReader(strings.NewReader(good)), status: 413, text: "The body is larger than webhook.max_request_body_size", outcome: metadata.AttributeOutcomeTooLarge},
-		"too large when unpacked":    {config: small, body: gzipped(strings.Repeat(" ", 5000)), headers: []string{"Content-Encoding", "gzip"}, status: 413, text: "The body is larger than webhook.max_request_body_size", outcome: metadata.AttributeOutcomeTooLarge},
-		"not gzip":                   {body: strings.NewReader(good), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
-		"cut gzip":                   {body: bytes.NewReader(gzipped(good).Bytes()[:50]), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
-		"unknown encoding":           {body: strings.NewReader(good), headers: []string{"Content-Encoding", "morse"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
+		"too large when unpacked":    {config: func(c *Config) { small(c); compressed(c) }, body: gzipped(strings.Repeat(" ", 5000)), headers: []string{"Content-Encoding", "gzip"}, status: 413, text: "The body is larger than webhook.max_request_body_size", outcome: metadata.AttributeOutcomeTooLarge},
+		"not gzip":                   {config: compressed, body: strings.NewReader(good), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
+		"cut gzip":                   {config: compressed, body: bytes.NewReader(gzipped(good).Bytes()[:50]), headers: []string{"Content-Encoding", "gzip"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
+		"unknown encoding":           {config: compressed, body: strings.NewReader(good), headers: []string{"Content-Encoding", "morse"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
 		"GET":                        {method: "GET", status: 405, allow: "DELETE, POST, PUT", text: "The method must be one of DELETE, POST, PUT", outcome: metadata.AttributeOutcomeMethod},
 		"other path":                 {path: "/burrow/", body: strings.NewReader(good), status: 404, text: "Nothing is here. Notifications go to /burrow", outcome: metadata.AttributeOutcomePath},
 		"other path and method":      {method: "GET", path: "/metrics", status: 404, text: "Nothing is here. Notifications go to /burrow", outcome: metadata.AttributeOutcomePath},
+		"another site":               {body: strings.NewReader(good), headers: []string{"Origin", "https://example.org"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},
+		"another site, by fetch":     {body: strings.NewReader(good), headers: []string{"Sec-Fetch-Site", "cross-site"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},
+		"no site":                    {body: strings.NewReader(good), headers: []string{"Origin", "null"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},
+		"the same site":              {body: strings.NewReader(good), headers: []string{"Sec-Fetch-Site", "same-origin", "Origin", "https://karrot.example.org"}, status: 200, outcome: metadata.AttributeOutcomeAccepted},
 		"not authenticated":          {config: authenticated, body: strings.NewReader(good), status: 401, text: "Authentication is required", outcome: metadata.AttributeOutcomeUnauthenticated},
 		"wrong token":                {config: authenticated, body: strings.NewReader(good), headers: []string{"Authorization", "Bearer wrong"}, status: 401, text: "Authentication is required", outcome: metadata.AttributeOutcomeUnauthenticated},
 		"table full of groups":       {config: full, before: []string{group("first", 1)}, body: strings.NewReader(good), status: 503, text: "The table is full: max_groups is reached", outcome: metadata.AttributeOutcomeTableFull},
@@ -248,6 +257,7 @@ func TestAnswers(t *testing.T) {
 				assert.NotContains(t, text, "\n", "one line")
 				assert.NotContains(t, text, "<script>", "nothing of the request")
 				assert.Equal(t, "text/plain; charset=utf-8", header.Get("Content-Type"))
+				assert.Equal(t, tc.outcome, r.webhook.lastRefused.Load().outcome)
 				assert.Equal(t, groupsBefore, r.table.Stats().Groups, "a refused request changes nothing")
 			}
 			if status == http.StatusBadRequest && tc.outcome != metadata.AttributeOutcomeUnreadable {
@@ -262,18 +272,36 @@ func TestAnswers(t *testing.T) {
 
 func TestBodiesTogetherAreBounded(t *testing.T) {
 	r := run(t, nil, nil, nil)
-	r.webhook.bytesInFlight.Store(maxBytesInFlight)
+	budget := r.limits.Budget
+	var others []burrow.Share
+	for budget.Used() < maxBytesInFlight {
+		share := budget.Share()
+		require.True(t, share.Take(64<<10))
+		others = append(others, share)
+	}
 	status, text := r.post(t, group("a", 1))
 	assert.Equal(t, http.StatusServiceUnavailable, status)
 	assert.Equal(t, "Too many bytes are being received at once", text)
 	assert.Equal(t, map[string]int64{"busy": 1}, r.outcomes(t))
-	assert.EqualValues(t, maxBytesInFlight, r.webhook.bytesInFlight.Load(), "what was reserved is given back")
+	assert.EqualValues(t, maxBytesInFlight, budget.Used(), "what was reserved is given back")
 
-	r.webhook.bytesInFlight.Store(0)
+	for i := range others {
+		others[i].Release()
+	}
 	for _, body := range []string{group("a", 1), "x", recordedBody(t, "all-50-partitions-stop.json"), `"` + strings.Repeat("x", 1<<20) + `"`} {
 		r.post(t, body)
-		assert.Zero(t, r.webhook.bytesInFlight.Load())
+		assert.Zero(t, budget.Used())
 	}
+
+	// What is made of a body is paid too: 150,000 partitions of 43 bytes are 6 MB, and 20 MB as they are kept.
+	partitions := make([]string, 150_000)
+	for i := range partitions {
+		partitions[i] = fmt.Sprintf(`{"topic":"t","partition":%d,"current_lag":0}`, i)
+	}
+	status, text = r.post(t, `{"cluster":"c","group":"g","status":"OK","totallag":0,"partitions":[`+strings.Join(partitions, ",")+"]}")
+	assert.Equal(t, http.StatusServiceUnavailable, status)
+	assert.Equal(t, "Too many bytes are being received at once", text)
+	assert.Zero(t, budget.Used())
 }
 
 func TestPathOfTheWebhook(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,10 @@ import (
 )
 
 const (
-	// maxBytesInFlight bounds the bodies that are held in memory at one moment, over all requests.
-	maxBytesInFlight = 256 << 20
+	// maxBytesInFlight bounds what requests hold in memory at one moment, all together: bodies and what is made of
+	// them until the table has it. The largest body fits in what large requests may take, and twice of it, while
+	// garbage waits, in a small container.
+	maxBytesInFlight = 32 << 20
 	minBodyBuffer    = 2 << 10
 	// maxPooledBuffer keeps the buffer of an unusually large body out of the pool.
 	maxPooledBuffer = 64 << 10
@@ -49,37 +52,60 @@ type webhook struct {
 	path      string
 	table     *groups.Table
 	filters   filters
+	limits    burrow.APILimits // of a body
+	unpacked  int64            // bytes that a decompressor is taken to hold; 0 if there is none
 	telemetry *metadata.TelemetryBuilder
 	own       metric.MeasurementOption
 	// outcomes are the options that count each outcome.
 	outcomes map[metadata.AttributeOutcome][]metric.AddOption
 	logger   *zap.Logger
-	refusals logLimiter
+	lines    logLimiter
 
-	bytesInFlight atomic.Int64
 	// lastAccepted is in unix nanoseconds, 0 before the first notification.
 	lastAccepted atomic.Int64
+	lastRefused  atomic.Pointer[refusedRequest]
+}
+
+// refusedRequest is what is kept of the last one, for whoever looks why nothing arrives.
+type refusedRequest struct {
+	time    time.Time
+	outcome metadata.AttributeOutcome
+	// text is what the log says: the cause, printable.
+	text string
+	// client is the address of the other side.
+	client string
 }
 
 var _ http.Handler = (*webhook)(nil)
 
-// ServeHTTP answers one request. 200 means that the table has the state.
-func (w *webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	received := time.Now()
-	outcome, refused := w.accept(rw, r, received)
-	if refused != nil {
-		w.refuse(rw, r, refused)
-		return
-	}
-	w.lastAccepted.Store(received.UnixNano())
-	w.count(r.Context(), outcome)
-	rw.WriteHeader(http.StatusOK)
+// guard refuses what needs no look at the body, before anything costs memory or time: before a password is compared
+// and before a body is read or unpacked.
+func (w *webhook) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if refused := w.admit(rw, r); refused != nil {
+			w.refuse(rw, r, refused)
+			return
+		}
+		if w.unpacked > 0 && r.Header.Get("Content-Encoding") != "" {
+			// What an encoding needs is not known before, and is not told to us while it grows.
+			share := w.limits.Budget.Share()
+			defer share.Release()
+			if !share.Take(int(w.unpacked)) {
+				w.refuse(rw, r, bodyRefusal(burrow.ErrBusy))
+				return
+			}
+		}
+		next.ServeHTTP(rw, r)
+	})
 }
 
-// accept brings the notification of the request into the table, unless it is filtered, or says why not.
-func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.Time) (metadata.AttributeOutcome, *refusal) {
+// foreign finds requests that a browser sends for a page of another site.
+var foreign = http.NewCrossOriginProtection()
+
+// admit looks at the first line and the headers of a request.
+func (w *webhook) admit(rw http.ResponseWriter, r *http.Request) *refusal {
 	if r.URL.Path != w.path {
-		return 0, &refusal{
+		return &refusal{
 			outcome: metadata.AttributeOutcomePath, code: http.StatusNotFound,
 			text:  "Nothing is here. Notifications go to " + w.path,
 			cause: fmt.Errorf("no such path: %.200q", r.URL.Path),
@@ -89,13 +115,45 @@ func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.
 	case http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
 		rw.Header().Set("Allow", allowedMethods)
-		return 0, &refusal{
+		return &refusal{
 			outcome: metadata.AttributeOutcomeMethod, code: http.StatusMethodNotAllowed,
 			text:  "The method must be one of " + allowedMethods,
 			cause: fmt.Errorf("method %.20q", r.Method),
 		}
 	}
-	notification, refused := w.read(r)
+	if foreign.Check(r) != nil {
+		return &refusal{
+			outcome: metadata.AttributeOutcomeForeign, code: http.StatusForbidden,
+			text:  "Requests that a browser sends for another site are refused",
+			cause: fmt.Errorf("sent by a browser for another site: Origin %.200q", r.Header.Get("Origin")),
+		}
+	}
+	return nil
+}
+
+// ServeHTTP answers one request that was admitted. 200 means that the table has the state.
+func (w *webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	received := time.Now()
+	outcome, refused := w.accept(r, received)
+	if refused != nil {
+		w.refuse(rw, r, refused)
+		return
+	}
+	if outcome == metadata.AttributeOutcomeAccepted {
+		w.lastAccepted.Store(received.UnixNano())
+	}
+	w.count(r.Context(), outcome)
+	keepConnection(r.Context())
+	rw.WriteHeader(http.StatusOK)
+}
+
+// accept brings the notification of the request into the table, unless it is filtered, or says why not.
+func (w *webhook) accept(r *http.Request, received time.Time) (metadata.AttributeOutcome, *refusal) {
+	buffer := bodies.Get().(*bodyBuffer)
+	buffer.share = w.limits.Budget.Share()
+	// The table has its own limit; until it has the state, this request pays for it.
+	defer buffer.release()
+	notification, refused := w.read(buffer, r)
 	if refused != nil {
 		return 0, refused
 	}
@@ -107,41 +165,42 @@ func (w *webhook) accept(rw http.ResponseWriter, r *http.Request, received time.
 	}
 	if entry := w.logger.Check(zap.DebugLevel, "Notification accepted"); entry != nil {
 		g := &notification.Group
-		entry.Write(zap.String("cluster", g.Cluster), zap.String("group", g.Group), zap.Stringer("status", g.Status),
+		entry.Write(zap.String("cluster", burrow.Printable(g.Cluster)), zap.String("group", burrow.Printable(g.Group)), zap.Stringer("status", g.Status),
 			zap.Int64("total_lag", g.TotalLag), zap.Int("listed_partitions", len(g.Partitions)))
 	}
 	return metadata.AttributeOutcomeAccepted, nil
 }
 
 // read decodes the body.
-func (w *webhook) read(r *http.Request) (*burrow.Notification, *refusal) {
-	buffer := bodies.Get().(*bodyBuffer)
-	defer w.release(buffer)
-	if err := w.readBody(buffer, r); err != nil {
+func (w *webhook) read(buffer *bodyBuffer, r *http.Request) (*burrow.Notification, *refusal) {
+	if err := buffer.fill(r); err != nil {
 		return nil, bodyRefusal(err)
 	}
-	notification, err := burrow.Decode(buffer.bytes)
-	if err != nil {
+	notification, err := burrow.DecodeWithin(buffer.bytes, burrow.Limits{MaxPartitions: w.limits.MaxPartitions, Share: &buffer.share})
+	switch {
+	case errors.Is(err, burrow.ErrBusy):
+		return nil, bodyRefusal(err)
+	case errors.Is(err, burrow.ErrTooMany):
+		return nil, w.tableFull(r.Context(), groups.ErrTooManyPartitions)
+	case err != nil:
 		return nil, decodeRefusal(err)
 	}
 	return notification, nil
 }
 
-// errBusy means that the bodies of all requests together are too large.
-var errBusy = errors.New("requests under way hold too many bytes")
-
+// bodyBuffer is a body, and what the request holds of the budget.
 type bodyBuffer struct {
-	bytes    []byte
-	reserved int64
+	bytes []byte
+	share burrow.Share
 }
 
 var bodies = sync.Pool{New: func() any { return new(bodyBuffer) }}
 
-// readBody reads the whole body into b. Memory is reserved as bytes arrive, so that a client that
-// promises much and sends nothing takes nothing away from others.
-func (w *webhook) readBody(b *bodyBuffer, r *http.Request) error {
-	if !w.reserve(b, int64(cap(b.bytes))) {
-		return errBusy
+// fill reads the whole body. Memory is paid as bytes arrive, so that a client that promises much and sends nothing
+// takes nothing away from others.
+func (b *bodyBuffer) fill(r *http.Request) error {
+	if !b.share.Take(cap(b.bytes)) {
+		return burrow.ErrBusy
 	}
 	b.bytes = b.bytes[:0]
 	for {
@@ -151,11 +210,15 @@ func (w *webhook) readBody(b *bodyBuffer, r *http.Request) error {
 			if promised := int(min(r.ContentLength+1, maxPooledBuffer)); size < promised {
 				size = promised
 			}
-			if !w.reserve(b, int64(size-cap(b.bytes))) {
-				return errBusy
+			if r.ContentLength >= int64(len(b.bytes)) && int64(size) > r.ContentLength+1 && size > maxPooledBuffer {
+				size = int(r.ContentLength) + 1
+			}
+			if !b.share.Take(size) {
+				return burrow.ErrBusy
 			}
 			grown := make([]byte, len(b.bytes), size)
 			copy(grown, b.bytes)
+			b.share.Return(cap(b.bytes))
 			b.bytes = grown
 		}
 		n, err := r.Body.Read(b.bytes[len(b.bytes):cap(b.bytes)])
@@ -169,14 +232,9 @@ func (w *webhook) readBody(b *bodyBuffer, r *http.Request) error {
 	}
 }
 
-func (w *webhook) reserve(b *bodyBuffer, n int64) bool {
-	b.reserved += n
-	return w.bytesInFlight.Add(n) <= maxBytesInFlight
-}
-
-func (w *webhook) release(b *bodyBuffer) {
-	w.bytesInFlight.Add(-b.reserved)
-	b.reserved = 0
+func (b *bodyBuffer) release() {
+	b.share.Release()
+	b.share = burrow.Share{}
 	if cap(b.bytes) <= maxPooledBuffer {
 		bodies.Put(b)
 	}
@@ -191,7 +249,7 @@ func bodyRefusal(err error) *refusal {
 			text:  "The body is larger than webhook.max_request_body_size",
 			cause: fmt.Errorf("the body is larger than webhook.max_request_body_size (%d bytes)", tooLarge.Limit),
 		}
-	case errors.Is(err, errBusy):
+	case errors.Is(err, burrow.ErrBusy):
 		return &refusal{
 			outcome: metadata.AttributeOutcomeBusy, code: http.StatusServiceUnavailable,
 			text: "Too many bytes are being received at once", cause: err,
@@ -255,18 +313,40 @@ func (w *webhook) refuseEarly(rw http.ResponseWriter, r *http.Request, cause str
 	w.refuse(rw, r, refused)
 }
 
-// refuse is the only place that answers with an error.
+// refuse is the only place that answers with an error. The connection ends with the answer: who sends nothing that is
+// wanted keeps no place.
 func (w *webhook) refuse(rw http.ResponseWriter, r *http.Request, refused *refusal) {
+	now := time.Now()
 	w.count(r.Context(), refused.outcome)
+	cause := burrow.Printable(refused.cause.Error())
+	w.lastRefused.Store(&refusedRequest{time: now, outcome: refused.outcome, text: cause, client: r.RemoteAddr})
 	interval := refusalLogInterval
 	if refused.outcome == metadata.AttributeOutcomeTableFull {
 		interval = tableFullLogInterval
 	}
-	if leftOut, ok := w.refusals.allow(refused.outcome, interval, time.Now()); ok {
+	if leftOut, ok := w.lines.allow(refused.outcome.String(), interval, now); ok {
 		w.logger.Warn("Refused a request to the webhook", zap.Stringer("outcome", refused.outcome),
-			zap.Int("code", refused.code), zap.Error(refused.cause), zap.String("client", r.RemoteAddr), zap.Int("more_since_last_line", leftOut))
+			zap.Int("code", refused.code), zap.String("error", cause), zap.String("client", r.RemoteAddr), zap.Int("more_since_last_line", leftOut))
 	}
+	rw.Header().Set("Connection", "close")
+	// What has not been read of the body is not waited for. A server without connections, in tests, has no deadline.
+	_ = http.NewResponseController(rw).SetReadDeadline(now)
 	http.Error(rw, refused.text, refused.code)
+}
+
+// Write takes the lines of the HTTP server, which are about connections: a failed handshake of TLS is one. The first
+// of each kind in a while is logged.
+func (w *webhook) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	kind, _, _ := strings.Cut(text, " from ")
+	if strings.Contains(text, "panic serving") {
+		w.logger.Error("The webhook's server failed", zap.String("error", text))
+		return len(line), nil
+	}
+	if leftOut, ok := w.lines.allow(kind[:min(len(kind), maxKindBytes)], refusalLogInterval, time.Now()); ok {
+		w.logger.Warn("A connection to the webhook failed", zap.String("error", burrow.Printable(text)), zap.Int("more_since_last_line", leftOut))
+	}
+	return len(line), nil
 }
 
 func (w *webhook) count(ctx context.Context, outcome metadata.AttributeOutcome) {
@@ -283,10 +363,16 @@ func outcomeOptions(receiver string) map[metadata.AttributeOutcome][]metric.AddO
 	return options
 }
 
-// logLimiter keeps a broken template from filling the disk.
+const (
+	// maxKinds and maxKindBytes bound the kinds of lines that are told apart.
+	maxKinds     = 64
+	maxKindBytes = 40
+)
+
+// logLimiter keeps a broken template, or a stranger, from filling the disk.
 type logLimiter struct {
 	mu    sync.Mutex
-	lines map[metadata.AttributeOutcome]*logLine
+	lines map[string]*logLine
 }
 
 type logLine struct {
@@ -294,17 +380,20 @@ type logLine struct {
 	leftOut int
 }
 
-// allow says whether the outcome may be logged now, and how many were left out since the last time.
-func (l *logLimiter) allow(outcome metadata.AttributeOutcome, interval time.Duration, now time.Time) (leftOut int, ok bool) {
+// allow says whether a line of this kind may be logged now, and how many were left out since the last one.
+func (l *logLimiter) allow(kind string, interval time.Duration, now time.Time) (leftOut int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	line := l.lines[outcome]
+	if l.lines == nil {
+		l.lines = map[string]*logLine{}
+	}
+	if len(l.lines) >= maxKinds && l.lines[kind] == nil {
+		kind = "other"
+	}
+	line := l.lines[kind]
 	if line == nil {
 		line = &logLine{}
-		if l.lines == nil {
-			l.lines = map[metadata.AttributeOutcome]*logLine{}
-		}
-		l.lines[outcome] = line
+		l.lines[kind] = line
 	} else if now.Sub(line.last) < interval {
 		line.leftOut++
 		return 0, false

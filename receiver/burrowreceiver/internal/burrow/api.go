@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,9 +16,9 @@ import (
 const (
 	// maxErrorBytes bounds the excerpt of an answer in an error.
 	maxErrorBytes = 200
-	// maxPromised is how much memory an answer gets because it says how long it is, before its bytes arrive.
-	maxPromised = 1 << 20
-	// maxPooledAnswer keeps the buffer of an unusually large answer out of the pool.
+	minAnswer     = 4 << 10
+	// maxPooledAnswer keeps the buffer of an unusually large answer out of the pool. It is also how much memory an
+	// answer gets because it says how long it is, before its bytes arrive.
 	maxPooledAnswer = 1 << 20
 	maxRedirects    = 10
 )
@@ -48,18 +49,36 @@ func (e *StatusError) Error() string {
 // API asks one Burrow by version 3 of its HTTP API. It can be used by several goroutines at once. The zero
 // value is not usable.
 //
-// Names are given as Burrow lists them and are escaped here. Burrow cannot be asked about a group with a
-// slash in its name: it finds no such path, and the error is a *StatusError with code 404.
+// Names are given as Burrow lists them and are escaped here. Askable says of which names it can't be asked.
 type API struct {
 	client    *http.Client
 	origin    string // scheme and host
 	prefix    string // escaped path before /v3, without a slash at its end
 	maxAnswer int64
+	limits    APILimits
+	large     chan struct{} // holds one while a large answer is under way
 }
+
+// APILimits bound what answers are made into.
+type APILimits struct {
+	// MaxPartitions bounds the partitions of one group and of one topic.
+	MaxPartitions int
+	// Budget pays for answers under way; without one nothing is paid for.
+	Budget *Budget
+}
+
+// Askable says whether a name can be part of a path. Burrow decodes a path before it looks for the slashes in it, and
+// its HTTP server cleans dots away, so that a request about such a name would ask about something else.
+func Askable(name string) bool {
+	return name != "." && name != ".." && !strings.Contains(name, "/")
+}
+
+// ErrNotAskable means that Burrow's API has no path for a name.
+var ErrNotAskable = errors.New("not a name that Burrow's API has a path for")
 
 // NewAPI uses the client's transport and timeout. Answers of more than maxAnswer bytes are refused. Redirects
 // are followed on the same scheme and host only, as the transport may add credentials to every request.
-func NewAPI(client *http.Client, endpoint string, maxAnswer int64) (*API, error) {
+func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILimits) (*API, error) {
 	base, err := ParseEndpoint(endpoint)
 	if err != nil {
 		return nil, err
@@ -75,6 +94,8 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64) (*API, error)
 		origin:    origin.String(),
 		prefix:    strings.TrimRight(base.EscapedPath(), "/"),
 		maxAnswer: maxAnswer,
+		limits:    limits,
+		large:     make(chan struct{}, 1),
 	}, nil
 }
 
@@ -126,8 +147,8 @@ func (a *API) Topics(ctx context.Context, cluster string) ([]string, error) {
 
 // Lag asks for the status of a group with all its partitions.
 func (a *API) Lag(ctx context.Context, cluster, group string) (*GroupStatus, error) {
-	return get(ctx, a, func(body []byte) (*GroupStatus, error) {
-		status, err := DecodeLag(body)
+	return get(ctx, a, func(body []byte, limits Limits) (*GroupStatus, error) {
+		status, err := DecodeLag(body, limits)
 		switch {
 		case err != nil:
 			return nil, err
@@ -151,29 +172,38 @@ func (a *API) Offsets(ctx context.Context, cluster, topic string) ([]int64, erro
 }
 
 func (a *API) names(ctx context.Context, field string, segments ...string) ([]string, error) {
-	return get(ctx, a, func(body []byte) ([]string, error) { return decodeNames(body, field) }, segments...)
+	return get(ctx, a, func(body []byte, limits Limits) ([]string, error) { return decodeNames(body, limits, field) }, segments...)
 }
 
-var answers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// answer is the body of one, and what it and its content hold of the budget.
+type answer struct {
+	bytes []byte
+	share *Share // nil without a budget
+	large bool   // it has the place for a large one
+}
+
+var answers = sync.Pool{New: func() any { return new(answer) }}
 
 // get asks for a path below /v3/kafka and decodes the answer, of which decode must keep nothing.
-func get[T any](ctx context.Context, a *API, decode func([]byte) (T, error), segments ...string) (T, error) {
+func get[T any](ctx context.Context, a *API, decode func([]byte, Limits) (T, error), segments ...string) (T, error) {
+	var v T
 	escaped := []string{a.prefix, "v3", "kafka"}
 	for _, segment := range segments {
+		if !Askable(segment) {
+			return v, fmt.Errorf("%w: %q", ErrNotAskable, excerpt([]byte(segment)))
+		}
 		escaped = append(escaped, url.PathEscape(segment))
 	}
 	path := strings.Join(escaped, "/")
-	buffer := answers.Get().(*bytes.Buffer)
-	defer func() {
-		if buffer.Cap() <= maxPooledAnswer {
-			buffer.Reset()
-			answers.Put(buffer)
-		}
-	}()
-	err := a.read(ctx, path, buffer)
-	var v T
+	body := answers.Get().(*answer)
+	if a.limits.Budget != nil {
+		share := a.limits.Budget.Share()
+		body.share = &share
+	}
+	defer a.release(body)
+	err := a.read(ctx, path, body)
 	if err == nil {
-		v, err = decode(buffer.Bytes())
+		v, err = decode(body.bytes, Limits{MaxPartitions: a.limits.MaxPartitions, Share: body.share})
 	}
 	if err != nil {
 		err = fmt.Errorf("GET %s: %w", path, err)
@@ -181,9 +211,70 @@ func get[T any](ctx context.Context, a *API, decode func([]byte) (T, error), seg
 	return v, err
 }
 
-// read brings the answer 200 into buffer; all others are errors. An answer is read to its end, so that the
+func (a *API) release(body *answer) {
+	if body.large {
+		<-a.large
+	}
+	if body.share != nil {
+		body.share.Release()
+	}
+	body.share, body.large = nil, false
+	if cap(body.bytes) <= maxPooledAnswer {
+		body.bytes = body.bytes[:0]
+		answers.Put(body)
+	}
+}
+
+// fill reads an answer as far as maxAnswer bytes. Memory is paid as bytes arrive. Of answers that are larger than what
+// a pool keeps only one at a time is under way: together they would hold more than one process should.
+func (a *API) fill(ctx context.Context, body *answer, response *http.Response) error {
+	if body.share != nil && !body.share.Take(cap(body.bytes)) {
+		return ErrBusy
+	}
+	limited := http.MaxBytesReader(nil, response.Body, a.maxAnswer)
+	// One byte more, in which the read finds the end.
+	promised := int(min(max(response.ContentLength, 0), a.maxAnswer, maxPooledAnswer-1)) + 1
+	for {
+		if len(body.bytes) == cap(body.bytes) {
+			if err := a.growAnswer(ctx, body, max(2*cap(body.bytes), promised, minAnswer)); err != nil {
+				return err
+			}
+		}
+		n, err := limited.Read(body.bytes[len(body.bytes):cap(body.bytes)])
+		body.bytes = body.bytes[:len(body.bytes)+n]
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (a *API) growAnswer(ctx context.Context, body *answer, size int) error {
+	if size > maxPooledAnswer && !body.large {
+		select {
+		case a.large <- struct{}{}:
+			body.large = true
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if body.share != nil && !body.share.Take(size) {
+		return ErrBusy
+	}
+	grown := make([]byte, len(body.bytes), size)
+	copy(grown, body.bytes)
+	if body.share != nil {
+		body.share.Return(cap(body.bytes))
+	}
+	body.bytes = grown
+	return nil
+}
+
+// read brings the answer 200 into memory; all others are errors. An answer is read to its end, so that the
 // connection can be used again, unless it is too large.
-func (a *API) read(ctx context.Context, path string, buffer *bytes.Buffer) error {
+func (a *API) read(ctx context.Context, path string, into *answer) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.origin+path, http.NoBody)
 	if err != nil {
 		return err
@@ -199,10 +290,8 @@ func (a *API) read(ctx context.Context, path string, buffer *bytes.Buffer) error
 	}
 	defer response.Body.Close()
 
-	// ReadFrom wants room in which to find the end.
-	buffer.Grow(int(min(max(response.ContentLength, 0), a.maxAnswer, maxPromised)) + bytes.MinRead)
-	_, err = buffer.ReadFrom(http.MaxBytesReader(nil, response.Body, a.maxAnswer))
-	switch body := buffer.Bytes(); {
+	err = a.fill(ctx, into, response)
+	switch body := into.bytes; {
 	case response.StatusCode == http.StatusNotFound && err == nil && saysGone(body):
 		return ErrGone
 	case response.StatusCode/100 == 3:

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
+	"unsafe"
 )
 
 const (
@@ -22,8 +22,8 @@ const (
 	// maxLabelBytes bounds owner, client_id and incident ID; longer ones are ignored, because nothing
 	// but a label depends on them.
 	maxLabelBytes = 255
-	// maxDepth bounds nesting; Burrow's deepest value is at 6.
-	maxDepth = 64
+	// maxTimeBytes bounds a moment in RFC 3339, which has at most 35.
+	maxTimeBytes = 64
 	// maxGotBytes bounds the excerpt of a bad value in an error.
 	maxGotBytes = 64
 )
@@ -40,18 +40,19 @@ const (
 	wantNoTwins = "listed once for each topic and number"
 )
 
-// ErrForm means well-formed JSON that is none of the three body forms.
-var ErrForm = errors.New("the body has neither Event nor Result nor the keys of a Result")
+var (
+	// ErrForm means well-formed JSON that is none of the three body forms.
+	ErrForm = errors.New("the body has neither Event nor Result nor the keys of a Result")
+	// ErrTooMany means that a body lists more than Limits allow.
+	ErrTooMany = errors.New("more items are listed than the limit allows")
+)
 
-// SyntaxError means that the body is not JSON.
-type SyntaxError struct {
-	// Offset is the position of the first byte that cannot be right.
-	Offset int
-	Reason string
-}
-
-func (e *SyntaxError) Error() string {
-	return "not JSON at byte " + strconv.Itoa(e.Offset) + ": " + e.Reason
+// Limits bound what a body is made into. The zero value bounds nothing.
+type Limits struct {
+	// MaxPartitions bounds the partitions that one group or topic lists.
+	MaxPartitions int
+	// Share pays for what is made, before it is made; without one nothing is paid for.
+	Share *Share
 }
 
 // FieldError means that a field which the metrics need is missing or cannot be right.
@@ -78,55 +79,113 @@ func (e *FieldError) Error() string {
 // topic, partition and current_lag of each listed partition. Everything else that is missing or odd
 // is left unknown. The error is a *SyntaxError, ErrForm or a *FieldError.
 //
+// Reading ends with the first listed partition that is wrong, so that nothing is made of what comes behind it.
+// In all, a body of n bytes takes at most AllocatedPerByte * n and AllocatedAtLeast.
+//
 // The result shares no memory with body.
-func Decode(body []byte) (*Notification, error) {
-	d := decoders.Get().(*decoder)
+func Decode(body []byte) (*Notification, error) { return DecodeWithin(body, Limits{}) }
+
+// DecodeWithin is Decode within limits. The error can also be ErrTooMany or ErrBusy.
+func DecodeWithin(body []byte, limits Limits) (*Notification, error) {
+	d := newDecoder(body, limits)
 	defer d.release()
-	d.data, d.pos, d.depth, d.err = body, 0, 0, nil
 	return d.document()
 }
+
+const (
+	// AllocatedPerByte bounds what decoding takes for each byte of the text, including what it drops again. Empty names
+	// are the most expensive: three bytes, for which a list that has just grown takes four times 16. Of the 43 bytes of
+	// the shortest partition five PartitionStatus are made.
+	AllocatedPerByte = 24
+	// AllocatedAtLeast is what a new decoder takes and what errors and single values take.
+	AllocatedAtLeast = 64 << 10
+)
 
 // decoder is a one-pass parser for Burrow's documents. A hand-written one, because the general ones cost
 // several times as much on a wide group (`make bench` compares it with encoding/json, and a
 // fuzz test holds it to the same answers).
 type decoder struct {
-	data       []byte
-	pos        int
-	depth      int
-	err        *SyntaxError
-	unescaped  []byte
+	scanner
+	limits     Limits
+	path       string // where the Result that is being read stands in the body
 	partitions []PartitionStatus
+	paid       int // for the list that is growing; one that comes from the pool is not paid for
 	names      interner
 }
 
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
+func newDecoder(body []byte, limits Limits) *decoder {
+	d := decoders.Get().(*decoder)
+	d.reset(body)
+	d.limits, d.path, d.paid = limits, "", 0
+	return d
+}
+
 // release drops what would keep a request, or memory for an unusually large one, alive in the pool.
 func (d *decoder) release() {
-	d.data = nil
-	if cap(d.unescaped) > 1<<16 {
-		d.unescaped = nil
-	}
+	d.reset(nil)
+	d.limits = Limits{}
 	clear(d.partitions)
 	d.partitions = d.partitions[:0]
-	if cap(d.partitions) > 4096 {
+	if cap(d.partitions) > maxPooledPartitions {
 		d.partitions = nil
 	}
 	decoders.Put(d)
+}
+
+// maxPooledPartitions keeps the list of an unusually large group out of the pool.
+const maxPooledPartitions = 4096
+
+// pay says whether there is memory for n bytes, and ends the reading if not.
+func (d *decoder) pay(n int) bool {
+	if d.limits.Share == nil || d.limits.Share.Take(n) {
+		return true
+	}
+	d.stop(ErrBusy)
+	return false
+}
+
+// grow returns items with room for one more. If that can't be paid it ends the reading.
+func grow[T any](d *decoder, items []T) ([]T, bool) {
+	if len(items) < cap(items) {
+		return items, true
+	}
+	size, each := max(2*cap(items), 64), int(unsafe.Sizeof(*new(T)))
+	if !d.pay(size * each) {
+		return items, false
+	}
+	grown := make([]T, len(items), size)
+	copy(grown, items)
+	if d.limits.Share != nil {
+		d.limits.Share.Return(d.paid)
+	}
+	d.paid = size * each
+	return grown, true
 }
 
 // interner makes equal names of a notification, and of those decoded before it, share one string.
 // It is a cache of fixed size: a name that is not found in its slot takes it over.
 type interner [2048]string
 
+// maxInterned bounds what an interner keeps to 512 KiB. Kafka's own names of topics are shorter.
+const maxInterned = 256
+
 var internSeed = maphash.MakeSeed()
 
-func (n *interner) intern(name []byte) string {
+// intern returns the name as a string. It pays for a new one.
+func (d *decoder) intern(name []byte) string {
 	if len(name) == 0 {
 		return ""
 	}
-	slot := &n[maphash.Bytes(internSeed, name)%uint64(len(n))]
-	if *slot != string(name) {
+	if len(name) > maxInterned {
+		if !d.pay(len(name)) {
+			return ""
+		}
+		return string(name)
+	}
+	slot := &d.names[maphash.Bytes(internSeed, name)%uint64(len(d.names))]
+	if *slot != string(name) && d.pay(len(name)) {
 		*slot = string(name)
 	}
 	return *slot
@@ -143,7 +202,6 @@ type result struct {
 	GroupStatus
 	cluster, group, status, totalLag required
 	present                          bool
-	partitionsErr                    *FieldError
 }
 
 func newResult() result {
@@ -152,6 +210,7 @@ func newResult() result {
 
 // envelope is what stands around a Result.
 type envelope struct {
+	path           string // before the key Result
 	id             string
 	start          time.Time
 	cluster, group string
@@ -171,7 +230,7 @@ func (d *decoder) document() (*Notification, error) {
 	for key := d.firstKey(); key != nil; key = d.nextKey() {
 		switch {
 		case string(key) == "Event":
-			event = envelope{}
+			event = envelope{path: "Event."}
 			eventGot.ok = d.peek() == '{'
 			eventGot.got = d.value(func() { d.envelope(&event) })
 		case d.envelopeField(&outer, key), d.resultField(&bare, key):
@@ -247,11 +306,6 @@ func (r *result) check(path string) error {
 			return &FieldError{Field: path + f.name, Want: f.want, Got: excerpt(f.got)}
 		}
 	}
-	if r.partitionsErr != nil {
-		err := *r.partitionsErr
-		err.Field = path + err.Field
-		return &err
-	}
 	if r.PartitionCount < int64(len(r.Partitions)) {
 		r.PartitionCount = Unknown
 	}
@@ -282,14 +336,18 @@ func (d *decoder) envelopeField(e *envelope, key []byte) bool {
 	case "Result":
 		e.result = newResult()
 		e.resultGot.ok = d.peek() == '{'
-		e.resultGot.got = d.value(func() { d.result(&e.result) })
+		e.resultGot.got = d.value(func() { d.result(&e.result, e.path+"Result.") })
 	default:
 		return false
 	}
 	return true
 }
 
-func (d *decoder) result(r *result) {
+// result reads a Result that stands at path.
+func (d *decoder) result(r *result, path string) {
+	before := d.path
+	d.path = path
+	defer func() { d.path = before }()
 	d.enter()
 	for key := d.firstKey(); key != nil; key = d.nextKey() {
 		if !d.resultField(r, key) {
@@ -324,7 +382,7 @@ func (d *decoder) resultField(r *result, key []byte) bool {
 		r.MaxLag = d.maxLag()
 		return true
 	case "partitions":
-		r.Partitions, r.partitionsErr = d.partitionList()
+		r.Partitions = d.partitionList()
 		return true
 	default:
 		return false
@@ -346,39 +404,58 @@ func (d *decoder) maxLag() *PartitionStatus {
 	return p
 }
 
-// partitionList reads the listed partitions into a slice of exactly their number, in order.
-func (d *decoder) partitionList() ([]PartitionStatus, *FieldError) {
+// partitionList reads the listed partitions into a slice of exactly their number, in order. The first one that is
+// wrong, and the first one too many, end the reading.
+func (d *decoder) partitionList() []PartitionStatus {
 	start := d.skipSpace()
 	if d.peek() != '[' {
 		d.skip()
-		if got := d.data[start:d.pos]; string(got) != "null" {
-			return nil, &FieldError{Field: "partitions", Want: wantList, Got: excerpt(got)}
+		if got := d.data[start:d.pos]; d.err == nil && string(got) != "null" {
+			d.refuse(&FieldError{Field: "partitions", Want: wantList, Got: excerpt(got)})
 		}
-		return nil, nil
+		return nil
 	}
-	var bad *FieldError
 	listed := d.partitions[:0]
 	d.enter()
 	for more := d.firstItem(); more; more = d.nextItem() {
-		listed = append(listed, PartitionStatus{})
-		start := d.skipSpace()
-		var err *FieldError
-		if d.peek() == '{' {
-			err = d.partition(&listed[len(listed)-1])
-		} else {
-			d.skip()
-			err = &FieldError{Want: wantObject, Got: excerpt(d.data[start:d.pos])}
+		if d.limits.MaxPartitions > 0 && len(listed) == d.limits.MaxPartitions {
+			d.stop(ErrTooMany)
+			break
 		}
-		if err != nil && bad == nil {
-			bad = err
-			bad.Field = "partitions[" + strconv.Itoa(len(listed)-1) + "]" + bad.Field
+		var ok bool
+		if listed, ok = grow(d, listed); !ok {
+			break
+		}
+		listed = listed[:len(listed)+1]
+		if err := d.listedPartition(&listed[len(listed)-1]); err != nil {
+			err.Field = "partitions[" + strconv.Itoa(len(listed)-1) + "]" + err.Field
+			d.refuse(err)
 		}
 	}
 	d.partitions = listed
-	if bad != nil || d.err != nil || len(listed) == 0 {
-		return nil, bad
+	if d.err != nil || len(listed) == 0 || !d.pay(len(listed)*int(unsafe.Sizeof(PartitionStatus{}))) {
+		return nil
 	}
-	return inOrder(slices.Clone(listed))
+	ordered, err := inOrder(slices.Clone(listed))
+	if err != nil {
+		d.refuse(err)
+	}
+	return ordered
+}
+
+// refuse ends the reading because of a field of the Result that is being read.
+func (d *decoder) refuse(err *FieldError) {
+	err.Field = d.path + err.Field
+	d.stop(err)
+}
+
+func (d *decoder) listedPartition(p *PartitionStatus) *FieldError {
+	start := d.skipSpace()
+	if d.peek() == '{' {
+		return d.partition(p)
+	}
+	d.skip()
+	return &FieldError{Want: wantObject, Got: excerpt(d.data[start:d.pos])}
 }
 
 // inOrder sorts partitions and refuses one that is listed twice. Burrow lists the partitions of a topic
@@ -482,7 +559,7 @@ func (d *decoder) name() (string, bool) {
 	if !ok || len(text) == 0 || len(text) > maxNameBytes {
 		return "", false
 	}
-	return d.names.intern(text), true
+	return d.intern(text), true
 }
 
 // label reads a string that is not needed.
@@ -491,7 +568,7 @@ func (d *decoder) label() string {
 	if !ok || len(text) > maxLabelBytes {
 		return ""
 	}
-	return d.names.intern(text)
+	return d.intern(text)
 }
 
 func (d *decoder) status() Status {
@@ -502,14 +579,16 @@ func (d *decoder) status() Status {
 	return parseStatus(text)
 }
 
-// time reads a moment in RFC 3339; one that is not, and Burrow's 0001-01-01T00:00:00Z, give the zero time.
+// time reads a moment in RFC 3339, as UTC; one that is not, and Burrow's 0001-01-01T00:00:00Z, give the zero time. A
+// moment whose year has not four digits in UTC is none: it could not be written again.
 func (d *decoder) time() time.Time {
 	text, ok := d.text()
-	if !ok {
+	if !ok || len(text) > maxTimeBytes {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339Nano, string(text))
-	if err != nil || t.IsZero() {
+	t = t.UTC()
+	if err != nil || t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
 		return time.Time{}
 	}
 	return t
@@ -582,321 +661,9 @@ func (d *decoder) text() ([]byte, bool) {
 	return d.str(), d.err == nil
 }
 
-// The grammar of JSON (RFC 8259), from here on.
-
-// value runs read on an object, skips any other value, and returns what was passed.
-func (d *decoder) value(read func()) []byte {
-	start := d.skipSpace()
-	if d.peek() == '{' {
-		read()
-	} else {
-		d.skip()
-	}
-	return d.data[start:d.pos]
-}
-
-func (d *decoder) fail(reason string) {
-	if d.err == nil {
-		d.err = &SyntaxError{Offset: d.pos, Reason: reason}
-	}
-	d.pos = len(d.data)
-}
-
-// skipSpace moves to the next byte that counts and returns its position.
-func (d *decoder) skipSpace() int {
-	d.peek()
-	return d.pos
-}
-
-// peek returns the next byte that counts, 0 at the end. Burrow writes hardly any space.
-func (d *decoder) peek() byte {
-	if d.pos < len(d.data) && d.data[d.pos] > ' ' {
-		return d.data[d.pos]
-	}
-	return d.peekBehindSpace()
-}
-
-func (d *decoder) peekBehindSpace() byte {
-	for ; d.pos < len(d.data); d.pos++ {
-		switch d.data[d.pos] {
-		case ' ', '\n', '\r', '\t':
-		default:
-			return d.data[d.pos]
-		}
-	}
-	return 0
-}
-
-// enter consumes the opening bracket that peek has shown.
-func (d *decoder) enter() {
-	d.pos++
-	d.depth++
-	if d.depth > maxDepth {
-		d.fail("nested deeper than " + strconv.Itoa(maxDepth))
-	}
-}
-
-func (d *decoder) leave() {
-	d.pos++
-	d.depth--
-}
-
-// firstKey returns the first key of an object, nil if there is none or the body is broken.
-func (d *decoder) firstKey() []byte {
-	if d.peek() == '}' {
-		d.leave()
-		return nil
-	}
-	return d.key()
-}
-
-func (d *decoder) nextKey() []byte {
-	switch d.peek() {
-	case ',':
-		d.pos++
-		return d.key()
-	case '}':
-		d.leave()
-	default:
-		d.fail("a comma or } is missing")
-	}
-	return nil
-}
-
-func (d *decoder) key() []byte {
-	if d.peek() != '"' {
-		d.fail("a key is missing")
-		return nil
-	}
-	key := d.str()
-	if d.peek() != ':' {
-		d.fail("a colon is missing")
-		return nil
-	}
-	d.pos++
-	return key
-}
-
-func (d *decoder) firstItem() bool {
-	if d.peek() == ']' {
-		d.leave()
-		return false
-	}
-	return d.err == nil
-}
-
-func (d *decoder) nextItem() bool {
-	switch d.peek() {
-	case ',':
-		d.pos++
-		return true
-	case ']':
-		d.leave()
-	default:
-		d.fail("a comma or ] is missing")
-	}
-	return false
-}
-
-// end demands that nothing follows.
-func (d *decoder) end() {
-	if d.skipSpace() < len(d.data) {
-		d.fail("something follows the value")
-	}
-}
-
-// skip reads any value.
-func (d *decoder) skip() {
-	switch c := d.peek(); c {
-	case '{':
-		d.enter()
-		for key := d.firstKey(); key != nil; key = d.nextKey() {
-			d.skip()
-		}
-	case '[':
-		d.enter()
-		for more := d.firstItem(); more; more = d.nextItem() {
-			d.skip()
-		}
-	case '"':
-		d.str()
-	case 't':
-		d.literal("true")
-	case 'f':
-		d.literal("false")
-	case 'n':
-		d.literal("null")
-	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
-		d.number()
-	default:
-		d.fail("a value is missing")
-	}
-}
-
-func (d *decoder) literal(word string) {
-	if len(d.data)-d.pos < len(word) || string(d.data[d.pos:d.pos+len(word)]) != word {
-		d.fail("unknown word")
-		return
-	}
-	d.pos += len(word)
-}
-
-func (d *decoder) number() {
-	if d.data[d.pos] == '-' {
-		d.pos++
-	}
-	if d.pos < len(d.data) && d.data[d.pos] == '0' {
-		d.pos++
-	} else if !d.digits() {
-		return
-	}
-	if d.pos < len(d.data) && d.data[d.pos] == '.' {
-		d.pos++
-		if !d.digits() {
-			return
-		}
-	}
-	if d.pos < len(d.data) && d.data[d.pos]|0x20 == 'e' {
-		d.pos++
-		if d.pos < len(d.data) && (d.data[d.pos] == '+' || d.data[d.pos] == '-') {
-			d.pos++
-		}
-		d.digits()
-	}
-}
-
-func (d *decoder) digits() bool {
-	start := d.pos
-	for d.pos < len(d.data) && d.data[d.pos]-'0' <= 9 {
-		d.pos++
-	}
-	if d.pos == start {
-		d.fail("a digit is missing")
-		return false
-	}
-	return true
-}
-
-// str reads a string whose opening quote peek has shown. Without escapes it is a part of the body,
-// otherwise it stands in d.unescaped. Bytes that are not UTF-8 become U+FFFD, as encoding/json has it.
-func (d *decoder) str() []byte {
-	start := d.pos + 1
-	for i, c := range d.data[start:] {
-		if plain[c] {
-			continue
-		}
-		if c == '"' {
-			d.pos = start + i + 1
-			return d.data[start : start+i]
-		}
-		return d.strSlow(start, start+i)
-	}
-	d.pos = len(d.data)
-	d.fail("a quote is missing")
-	return nil
-}
-
-// plain are the bytes that stand for themselves in a string.
-var plain = func() (table [256]bool) {
-	for c := ' '; c < utf8.RuneSelf; c++ {
-		table[c] = c != '"' && c != '\\'
-	}
-	return table
-}()
-
-func (d *decoder) strSlow(start, i int) []byte {
-	d.unescaped = append(d.unescaped[:0], d.data[start:i]...)
-	out := d.unescaped
-	defer func() { d.unescaped = out }()
-	for i < len(d.data) {
-		c := d.data[i]
-		switch {
-		case c == '"':
-			d.pos = i + 1
-			return out
-		case c < ' ':
-			d.pos = i
-			d.fail("a control character stands in a string")
-			return nil
-		case c < utf8.RuneSelf && c != '\\':
-			out = append(out, c)
-			i++
-		case c >= utf8.RuneSelf:
-			r, size := utf8.DecodeRune(d.data[i:])
-			out = utf8.AppendRune(out, r)
-			i += size
-		default:
-			r, size := unescape(d.data[i:])
-			if size == 0 {
-				d.pos = i
-				d.fail("unknown escape")
-				return nil
-			}
-			out = utf8.AppendRune(out, r)
-			i += size
-		}
-	}
-	d.pos = len(d.data)
-	d.fail("a quote is missing")
-	return nil
-}
-
-// unescape reads the escape at the start of s and returns its character and length; 0 if it is none.
-func unescape(s []byte) (rune, int) {
-	if len(s) < 2 {
-		return 0, 0
-	}
-	switch s[1] {
-	case '"', '\\', '/':
-		return rune(s[1]), 2
-	case 'b':
-		return '\b', 2
-	case 'f':
-		return '\f', 2
-	case 'n':
-		return '\n', 2
-	case 'r':
-		return '\r', 2
-	case 't':
-		return '\t', 2
-	case 'u':
-		r := hex4(s[2:])
-		if r < 0 {
-			return 0, 0
-		}
-		if !utf16.IsSurrogate(r) {
-			return r, 6
-		}
-		if len(s) > 7 && s[6] == '\\' && s[7] == 'u' {
-			if pair := utf16.DecodeRune(r, hex4(s[8:])); pair != utf8.RuneError {
-				return pair, 12
-			}
-		}
-		return utf8.RuneError, 6
-	}
-	return 0, 0
-}
-
-func hex4(s []byte) rune {
-	if len(s) < 4 {
-		return -1
-	}
-	var r rune
-	for _, c := range s[:4] {
-		switch {
-		case c >= '0' && c <= '9':
-			c -= '0'
-		case c >= 'a' && c <= 'f':
-			c -= 'a' - 10
-		case c >= 'A' && c <= 'F':
-			c -= 'A' - 10
-		default:
-			return -1
-		}
-		r = r<<4 | rune(c)
-	}
-	return r
-}
+// Printable is text as a person may read it: whatever could move a cursor, forge a line or turn the direction of
+// writing around is replaced.
+func Printable(text string) string { return printable([]byte(text), len(text)) }
 
 // excerpt is a printable beginning of a value.
 func excerpt(got []byte) string { return printable(got, maxGotBytes) }

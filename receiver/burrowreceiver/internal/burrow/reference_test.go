@@ -65,8 +65,8 @@ func referenceEnvelope(envelope fields) (*Notification, error) {
 	}
 	n.ID = label(envelope["ID"])
 	if start, ok := text(envelope["Start"]); ok {
-		if t, err := time.Parse(time.RFC3339Nano, start); err == nil && !t.IsZero() {
-			n.Start = t
+		if t, err := time.Parse(time.RFC3339Nano, start); err == nil && !t.IsZero() && len(start) <= maxTimeBytes && t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 {
+			n.Start = t.UTC()
 		}
 	}
 	return n, nil

@@ -18,6 +18,7 @@ const (
 	_ AttributeLimit = iota
 	AttributeLimitMaxGroups
 	AttributeLimitMaxPartitions
+	AttributeLimitMaxConnections
 )
 
 // String returns the string representation of the AttributeLimit.
@@ -27,14 +28,17 @@ func (av AttributeLimit) String() string {
 		return "max_groups"
 	case AttributeLimitMaxPartitions:
 		return "max_partitions"
+	case AttributeLimitMaxConnections:
+		return "max_connections"
 	}
 	return ""
 }
 
 // MapAttributeLimit is a helper map of string to AttributeLimit attribute value.
 var MapAttributeLimit = map[string]AttributeLimit{
-	"max_groups":     AttributeLimitMaxGroups,
-	"max_partitions": AttributeLimitMaxPartitions,
+	"max_groups":      AttributeLimitMaxGroups,
+	"max_partitions":  AttributeLimitMaxPartitions,
+	"max_connections": AttributeLimitMaxConnections,
 }
 
 // AttributeOutcome specifies the value outcome attribute.
@@ -53,6 +57,7 @@ const (
 	AttributeOutcomeMethod
 	AttributeOutcomePath
 	AttributeOutcomeUnauthenticated
+	AttributeOutcomeForeign
 	AttributeOutcomeFiltered
 )
 
@@ -81,6 +86,8 @@ func (av AttributeOutcome) String() string {
 		return "path"
 	case AttributeOutcomeUnauthenticated:
 		return "unauthenticated"
+	case AttributeOutcomeForeign:
+		return "foreign"
 	case AttributeOutcomeFiltered:
 		return "filtered"
 	}
@@ -100,6 +107,7 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"method":          AttributeOutcomeMethod,
 	"path":            AttributeOutcomePath,
 	"unauthenticated": AttributeOutcomeUnauthenticated,
+	"foreign":         AttributeOutcomeForeign,
 	"filtered":        AttributeOutcomeFiltered,
 }
 

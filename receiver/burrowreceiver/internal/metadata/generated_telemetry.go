@@ -30,6 +30,9 @@ type TelemetryBuilder struct {
 	registrations                           []metric.Registration
 	ReceiverBurrowAPIFailures               metric.Int64Counter
 	ReceiverBurrowAPIPollDuration           metric.Float64Gauge
+	ReceiverBurrowBytesInFlight             metric.Int64ObservableGauge
+	ReceiverBurrowConnections               metric.Int64ObservableGauge
+	ReceiverBurrowConnectionsClosed         metric.Int64ObservableCounter
 	ReceiverBurrowEndsDropped               metric.Int64ObservableCounter
 	ReceiverBurrowGroups                    metric.Int64ObservableGauge
 	ReceiverBurrowGroupsExpired             metric.Int64ObservableCounter
@@ -38,6 +41,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowHandoverFailures          metric.Int64Counter
 	ReceiverBurrowIncidentEventsDropped     metric.Int64ObservableCounter
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
+	ReceiverBurrowLimit                     metric.Int64ObservableGauge
 	ReceiverBurrowNotifications             metric.Int64Counter
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
 	ReceiverBurrowPending                   metric.Int64ObservableGauge
@@ -55,6 +59,51 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterReceiverBurrowBytesInFlightCallback sets callback for observable ReceiverBurrowBytesInFlight metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowBytesInFlightCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowBytesInFlight, obs: o})
+		return nil
+	}, builder.ReceiverBurrowBytesInFlight)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowConnectionsCallback sets callback for observable ReceiverBurrowConnections metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowConnectionsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowConnections, obs: o})
+		return nil
+	}, builder.ReceiverBurrowConnections)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowConnectionsClosedCallback sets callback for observable ReceiverBurrowConnectionsClosed metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowConnectionsClosedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowConnectionsClosed, obs: o})
+		return nil
+	}, builder.ReceiverBurrowConnectionsClosed)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterReceiverBurrowEndsDroppedCallback sets callback for observable ReceiverBurrowEndsDropped metric.
@@ -123,6 +172,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowLastNotificationTimestamp
 		cb(ctx, &observerFloat64{inst: builder.ReceiverBurrowLastNotificationTimestamp, obs: o})
 		return nil
 	}, builder.ReceiverBurrowLastNotificationTimestamp)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowLimitCallback sets callback for observable ReceiverBurrowLimit metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowLimitCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowLimit, obs: o})
+		return nil
+	}, builder.ReceiverBurrowLimit)
 	if err != nil {
 		return err
 	}
@@ -242,6 +306,24 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowBytesInFlight, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_bytes_in_flight",
+		metric.WithDescription("Memory that requests under way hold, with what is made of their bodies. [Alpha]"),
+		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowConnections, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_connections",
+		metric.WithDescription("Number of open connections to the webhook's server. [Alpha]"),
+		metric.WithUnit("{connection}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowConnectionsClosed, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_burrow_connections_closed",
+		metric.WithDescription("Number of connections closed to make place for new ones. [Alpha]"),
+		metric.WithUnit("{connection}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowEndsDropped, err = builder.meter.Int64ObservableCounter(
 		"otelcol_receiver_burrow_ends_dropped",
 		metric.WithDescription("Number of series whose end was given up, because pipelines refused it for a day or too many had gathered. [Alpha]"),
@@ -286,8 +368,14 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowLastNotificationTimestamp, err = builder.meter.Float64ObservableGauge(
 		"otelcol_receiver_burrow_last_notification_timestamp",
-		metric.WithDescription("When the last notification was accepted, in seconds since the unix epoch. [Alpha]"),
+		metric.WithDescription("When the last notification was accepted, in seconds since the unix epoch. Notifications that are left out by a filter do not count. [Alpha]"),
 		metric.WithUnit("s"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowLimit, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_limit",
+		metric.WithDescription("Value of the settings that limit what is held. [Alpha]"),
+		metric.WithUnit(""),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowNotifications, err = builder.meter.Int64Counter(
