@@ -55,6 +55,20 @@ test: ## Test the receiver
 e2e: build ## Test the binary
 	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 30m -skip '^TestPeer' ./...
 
+.PHONY: attack
+attack: build ## Attack the binary and show what each attack takes (part of e2e)
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) go test -count=1 -run '^TestAttack$$' -v -timeout 15m . >../build/attack.txt 2>&1; \
+	status=$$?; grep -E 'figures|^ *--- |^(ok|FAIL)|Error' ../build/attack.txt; exit $$status
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities, where the database can be reached
+	@mkdir -p build; status=0; for d in . cmd/karrot; do \
+		(cd $$d && $(TOOL) govulncheck ./...) >build/vuln.txt 2>&1 || status=$$?; \
+		if grep -qE 'fetching vulnerabilities|vuln.go.dev' build/vuln.txt && [ $$status -ne 0 ] && ! grep -q '^Vulnerability #' build/vuln.txt; then \
+			echo "NOT CHECKED for known vulnerabilities: the database at https://vuln.go.dev can't be reached"; exit 0; fi; \
+		cat build/vuln.txt; [ $$status -eq 0 ] || exit $$status; \
+	done
+
 # RUN chooses tests by name, as go test -run does.
 RUN ?= .
 .PHONY: e2e-chain
@@ -82,7 +96,7 @@ build/moto/installed: e2e/testdata/moto/requirements.txt
 	touch $@
 
 .PHONY: check
-check: lint tidy generated test e2e e2e-peers e2e-chain ## All of it: format, lint, generated files, tests, binary
+check: lint tidy generated vuln test e2e e2e-peers e2e-chain ## All of it: format, lint, generated files, tests, binary
 
 .PHONY: lint
 lint: ## Check format and code
@@ -132,6 +146,11 @@ bench-api: ## Measure a poll of a large Burrow beside the plainest client, in tu
 .PHONY: bench-cloudwatch
 bench-cloudwatch: build ## Measure what a CloudWatch that is away for a minute does to the webhook and to Prometheus
 	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) KARROT_E2E_OUTAGE=60s KARROT_E2E_INTERVAL=30 go test -count=1 -run '^TestCloudWatchAway$$' -v -timeout 30m .
+
+.PHONY: bench-limits
+bench-limits: build ## Measure what groups and partitions cost in memory, with the page and with remote write alone
+	cd e2e && KARROT_E2E_LIMITS=1 KARROT_BIN=$(CURDIR)/$(BIN) go test -count=1 -run '^TestLimitsInMemory$$' -v -timeout 15m . >../build/limits.txt 2>&1; \
+	status=$$?; grep -E 'figures|^(ok|FAIL)|Error' ../build/limits.txt; exit $$status
 
 .PHONY: bench-http
 bench-http: build ## Measure CPU per notification beside plain servers, interleaved (OTHER=name=url,pid+pid adds a running one)

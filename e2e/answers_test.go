@@ -77,16 +77,18 @@ func TestBadInput(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(k.log(), `"outcome": "syntax"`)+strings.Count(k.log(), `"outcome": "form"`), "one line of each kind")
 }
 
-// config/secure.yaml: TLS on both pages, and a password for the webhook.
+// config/secure.yaml: TLS and a password on the webhook and on the page of Prometheus.
 func TestSecure(t *testing.T) {
 	dir := t.TempDir()
 	pool := certificate(t, dir)
 	htpasswd := filepath.Join(dir, "htpasswd")
 	require.NoError(t, os.WriteFile(htpasswd, []byte("burrow:{SHA}/KuS/jlxUFlZsIzQk7AVsVz2PMw=\n"), 0o600)) // right horse
+	token := filepath.Join(dir, "prometheus.token")
+	require.NoError(t, os.WriteFile(token, []byte("s3cret\n"), 0o600))
 	k := start(t, options{
 		Configs: []string{"config/karrot.yaml", "config/secure.yaml"},
 		Env: map[string]string{
-			"KARROT_INTERVAL": "10ms", "KARROT_HTPASSWD": htpasswd,
+			"KARROT_PROMETHEUS_TOKEN": token, "KARROT_INTERVAL": "10ms", "KARROT_HTPASSWD": htpasswd,
 			"KARROT_TLS_CERT": filepath.Join(dir, "tls.crt"), "KARROT_TLS_KEY": filepath.Join(dir, "tls.key"),
 		},
 	})
@@ -113,10 +115,17 @@ func TestSecure(t *testing.T) {
 	assert.Equal(t, http.StatusBadRequest, plain, "no plain HTTP beside it")
 	plain, _ = get(t, k.metrics)
 	assert.Equal(t, http.StatusBadRequest, plain)
-	response, err := secure.Get(strings.Replace(k.metrics, "http:", "https:", 1))
-	require.NoError(t, err)
-	require.NoError(t, response.Body.Close())
-	assert.Equal(t, http.StatusOK, response.StatusCode)
+	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer wrong": http.StatusUnauthorized, "Bearer s3cret": http.StatusOK} {
+		request, err := http.NewRequest(http.MethodGet, strings.Replace(k.metrics, "http:", "https:", 1), http.NoBody)
+		require.NoError(t, err)
+		if authorization != "" {
+			request.Header.Set("Authorization", authorization)
+		}
+		response, err := secure.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		assert.Equal(t, want, response.StatusCode, authorization)
+	}
 	assert.NotContains(t, k.log(), "wrong", "no password in the log")
 	k.stop(t)
 }

@@ -50,10 +50,12 @@ func TestConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	certificate(t, dir)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte("burrow:{SHA}/KuS/jlxUFlZsIzQk7AVsVz2PMw=\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "prometheus.token"), []byte("s3cret\n"), 0o600))
 	env := maps.Clone(aws)
 	maps.Copy(env, map[string]string{
 		"KARROT_TLS_CERT": filepath.Join(dir, "tls.crt"), "KARROT_TLS_KEY": filepath.Join(dir, "tls.key"),
-		"KARROT_HTPASSWD": filepath.Join(dir, "htpasswd"), "KARROT_STORAGE_DIRECTORY": filepath.Join(dir, "storage"),
+		"KARROT_PROMETHEUS_TOKEN": filepath.Join(dir, "prometheus.token"),
+		"KARROT_HTPASSWD":         filepath.Join(dir, "htpasswd"), "KARROT_STORAGE_DIRECTORY": filepath.Join(dir, "storage"),
 	})
 	combinations := [][]string{{}, overlays(t)}
 	for _, name := range overlays(t) {
@@ -152,15 +154,15 @@ func TestComponents(t *testing.T) {
 		slices.Sort(n)
 		return n
 	}
-	assert.Equal(t, []string{"basicauth", "bearertokenauth", "file_storage", "health_check", "pprof", "zpages"}, names(has.Extensions))
-	assert.Equal(t, []string{"burrow", "otlp"}, names(has.Receivers))
+	assert.Equal(t, []string{"basicauth", "bearertokenauth", "file_storage", "health_check", "sigv4auth"}, names(has.Extensions))
+	assert.Equal(t, []string{"burrow"}, names(has.Receivers))
 	assert.Equal(t, []string{"batch", "filter", "groupbyattrs", "interval", "memory_limiter", "resource", "transform"}, names(has.Processors))
 	assert.Equal(t, []string{"awsemf", "debug", "nop", "otlp_grpc", "otlp_http", "prometheus", "prometheusremotewrite"}, names(has.Exporters))
 	assert.Equal(t, []string{"forward"}, names(has.Connectors))
 	m := readManifest(t)
 	assert.Len(t, has.Extensions, len(m.Extensions))
 	assert.Len(t, has.Exporters, len(m.Exporters))
-	assert.Len(t, m.Providers, 5)
+	assert.Len(t, m.Providers, 3)
 }
 
 // One minor version of the Collector everywhere: a component that is older than the core builds, and

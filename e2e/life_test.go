@@ -57,12 +57,21 @@ func TestStartErrors(t *testing.T) {
 		"absent TLS file": {
 			options{Configs: []string{karrotYAML, "config/secure.yaml"}, Env: map[string]string{
 				"KARROT_TLS_CERT": "/nonexistent/tls.crt", "KARROT_HTPASSWD": overlay("htpasswd", "burrow:x"),
+				"KARROT_PROMETHEUS_TOKEN": overlay("token", "x"),
 			}},
 			"/nonexistent/tls.crt",
 		},
 		"absent password file": {
-			options{Configs: []string{karrotYAML, "config/secure.yaml"}, Env: map[string]string{"KARROT_HTPASSWD": "/nonexistent/htpasswd"}},
+			options{Configs: []string{karrotYAML, "config/secure.yaml"}, Env: map[string]string{
+				"KARROT_HTPASSWD": "/nonexistent/htpasswd", "KARROT_PROMETHEUS_TOKEN": overlay("token", "x"),
+			}},
 			"/nonexistent/htpasswd",
+		},
+		"absent token file": {
+			options{Configs: []string{karrotYAML, "config/secure.yaml"}, Env: map[string]string{
+				"KARROT_HTPASSWD": overlay("htpasswd", "burrow:x"), "KARROT_PROMETHEUS_TOKEN": "/nonexistent/token",
+			}},
+			"/nonexistent/token",
 		},
 		"absent configuration": {
 			options{Configs: []string{"config/nonexistent.yaml"}},

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
+	"net/http/httptest"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +23,7 @@ import (
 
 // overlay is a configuration that puts the names of another tool beside ours.
 type overlay struct {
-	config, pipeline string
+	config string
 	// names are the other tool's metrics by ours.
 	names map[string]string
 	// labels turns our labels into theirs. A quote within a value is escaped, so it can't be taken for one around it.
@@ -30,8 +32,7 @@ type overlay struct {
 
 var (
 	burrowNames = overlay{
-		config:   "config/names-burrow.yaml",
-		pipeline: "metrics/names-burrow",
+		config: "config/names-burrow.yaml",
 		names: map[string]string{
 			"burrow_group_total_lag":            "burrow_kafka_consumer_lag_total",
 			"burrow_group_status":               "burrow_kafka_consumer_status",
@@ -43,8 +44,7 @@ var (
 		labels: strings.NewReplacer(`,group="`, `,consumer_group="`),
 	}
 	kafkaLagExporterNames = overlay{
-		config:   "config/names-kafka-lag-exporter.yaml",
-		pipeline: "metrics/names-kafka-lag-exporter",
+		config: "config/names-kafka-lag-exporter.yaml",
 		names: map[string]string{
 			"burrow_group_total_lag":            "kafka_consumergroup_group_sum_lag",
 			"burrow_group_max_lag":              "kafka_consumergroup_group_max_lag",
@@ -235,125 +235,74 @@ func TestNamesLeave(t *testing.T) {
 	}
 }
 
-// head is a point of burrow.topic.offset. Without an offset it is flagged.
-type head struct {
-	cluster, topic string
-	partition      int
-	offset         *float64
+// heads is a Burrow whose API knows the heads of topics and no groups, as no notification brings a head.
+type heads struct {
+	mu     sync.Mutex
+	topics map[string]map[string][]float64 // cluster, topic, partition
 }
 
-// request is the heads in OTLP, as the receiver would hand them over: those that hold in one Metric, each
-// ended one behind them in a Metric of its own.
-func request(t *testing.T, heads ...head) []byte {
-	t.Helper()
-	type (
-		value     map[string]string
-		attribute struct {
-			Key   string `json:"key"`
-			Value value  `json:"value"`
-		}
-		point struct {
-			Attributes []attribute `json:"attributes"`
-			Time       string      `json:"timeUnixNano"`
-			Value      *float64    `json:"asDouble,omitempty"`
-			Flags      int         `json:"flags,omitempty"`
-		}
-		gauge struct {
-			Points []point `json:"dataPoints"`
-		}
-		metric struct {
-			Name  string `json:"name"`
-			Unit  string `json:"unit"`
-			Gauge gauge  `json:"gauge"`
-		}
-	)
-	metrics := []metric{{"burrow.topic.offset", "{offset}", gauge{}}}
-	for _, h := range heads {
-		p := point{
-			Attributes: []attribute{
-				{"cluster", value{"stringValue": h.cluster}},
-				{"topic", value{"stringValue": h.topic}},
-				{"partition", value{"intValue": strconv.Itoa(h.partition)}},
-			},
-			Time:  strconv.FormatInt(time.Now().UnixNano(), 10),
-			Value: h.offset,
-		}
-		if h.offset != nil {
-			metrics[0].Gauge.Points = append(metrics[0].Gauge.Points, p)
-			continue
-		}
-		p.Flags = 1 // no recorded value
-		metrics = append(metrics, metric{"burrow.topic.offset", "{offset}", gauge{[]point{p}}})
+func (h *heads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	answer := map[string]any{"error": false}
+	switch parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/"); len(parts) {
+	case 2: // v3/kafka
+		answer["clusters"] = slices.Collect(maps.Keys(h.topics))
+	case 4: // v3/kafka/CLUSTER/topic and .../consumer
+		answer["consumers"], answer["topics"] = []string{}, slices.Collect(maps.Keys(h.topics[parts[2]]))
+	case 5: // v3/kafka/CLUSTER/topic/TOPIC
+		answer["offsets"] = h.topics[parts[2]][parts[4]]
 	}
-	type object map[string]any
-	body, err := json.Marshal(object{"resourceMetrics": []object{{"scopeMetrics": []object{{"metrics": metrics}}}}})
-	require.NoError(t, err)
-	return body
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// startWithHeads starts the overlay with a second receiver, because no notification brings a topic's head, and
-// returns what hands heads to it.
-func (o *overlay) startWithHeads(t *testing.T) (k *karrot, hand func(...head)) {
+// startWithHeads starts the overlay with an API beside the webhook.
+func (o *overlay) startWithHeads(t *testing.T, h *heads) *karrot {
 	t.Helper()
-	endpoint := freePorts(t, 1)[0]
-	second := filepath.Join(t.TempDir(), "second.yaml")
-	require.NoError(t, os.WriteFile(second, fmt.Appendf(nil, `
-receivers:
-  otlp:
-    protocols:
-      http:
-        endpoint: %s
-service:
-  pipelines:
-    metrics/prometheus:
-      receivers: [burrow, otlp]
-    %s:
-      receivers: [burrow, otlp]
-`, endpoint, o.pipeline), 0o600))
-	k = start(t, options{Configs: []string{"config/karrot.yaml", o.config, second}, Env: fast})
-	return k, func(heads ...head) {
-		t.Helper()
-		r, err := http.NewRequest(http.MethodPost, "http://"+endpoint+"/v1/metrics", strings.NewReader(string(request(t, heads...))))
-		require.NoError(t, err)
-		r.Header.Set("Content-Type", "application/json")
-		status, text := do(t, r)
-		require.Equal(t, http.StatusOK, status, text)
-	}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	env := maps.Clone(fast)
+	env["KARROT_BURROW_API"], env["KARROT_BURROW_API_INTERVAL"] = server.URL, "1s"
+	return start(t, options{Configs: []string{"config/karrot.yaml", "config/api.yaml", o.config}, Env: env})
 }
+
+// polled is enough for some polls and what follows from them.
+const polled = 15 * time.Second
 
 func TestNamesOfTopics(t *testing.T) {
 	for _, o := range namesOverlays {
 		t.Run(o.config, func(t *testing.T) {
-			k, hand := o.startWithHeads(t)
+			h := &heads{topics: map[string]map[string][]float64{"east": {}}}
+			series := func(topic int) string {
+				return fmt.Sprintf(`burrow_topic_offset{cluster="east",partition="0",topic="orders-%d"}`, topic)
+			}
 			body := testdata(t, "notifications", "warn.json")
-			k.accept(t, body)
 			known := newest{}
 			known.take(read(t, body))
 			want := known.series()
-
-			var heads, ended []head
-			for p := range 10 {
-				offset := float64(100 + p)
-				heads = append(heads, head{"east", "orders", p, &offset})
-				ended = append(ended, head{"east", "orders", p, nil})
-				want[fmt.Sprintf(`burrow_topic_offset{cluster="east",partition="%d",topic="orders"}`, p)] = offset
+			for topic := range 10 {
+				h.topics["east"][fmt.Sprintf("orders-%d", topic)] = []float64{float64(100 + topic)}
+				want[series(topic)] = float64(100 + topic)
 			}
-			hand(heads...)
-			theirs := o.eventually(t, k, settled, want)
+			k := o.startWithHeads(t, h)
+			k.accept(t, body)
+			theirs := o.eventually(t, k, polled, want)
 			name := o.names["burrow_topic_offset"]
-			labels := o.labels.Replace(`{cluster="east",partition="9",topic="orders"}`)
+			labels := o.labels.Replace(`{cluster="east",partition="0",topic="orders-9"}`)
 			require.InDelta(t, 109, theirs[name+labels], 0)
 			_, page := get(t, k.metrics)
 			require.Contains(t, page, "# TYPE "+name+" gauge\n")
 
-			// All but the last end, and that one goes on in the same hand-over.
-			*heads[9].offset = 200
-			for p := range 9 {
-				delete(want, fmt.Sprintf(`burrow_topic_offset{cluster="east",partition="%d",topic="orders"}`, p))
+			// Some end, and another one goes on.
+			h.mu.Lock()
+			for topic := range 4 {
+				delete(h.topics["east"], fmt.Sprintf("orders-%d", topic))
+				delete(want, series(topic))
 			}
-			want[`burrow_topic_offset{cluster="east",partition="9",topic="orders"}`] = 200
-			hand(append(ended[:9:9], heads[9])...)
-			o.eventually(t, k, settled, want)
+			h.topics["east"]["orders-9"] = []float64{200}
+			want[series(9)] = 200
+			h.mu.Unlock()
+			o.eventually(t, k, polled, want)
 			k.stop(t)
 		})
 	}
@@ -367,7 +316,27 @@ func TestNamesEqualBurrowsOwnPage(t *testing.T) {
 	want := seriesOn(t, strings.Join(regexp.MustCompile(`(?m)^(burrow_|# TYPE burrow_).*\n`).FindAllString(page, -1), ""))
 	require.Len(t, want, 469)
 
-	k, hand := o.startWithHeads(t)
+	h := &heads{topics: map[string]map[string][]float64{}}
+	topics, err := filepath.Glob(filepath.Join(root, "testdata", "api", "kafka_*_topic_*.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, topics)
+	for _, path := range topics {
+		var answer struct {
+			Offsets []float64
+			Request struct{ URL string }
+		}
+		require.NoError(t, json.Unmarshal(testdata(t, "api", filepath.Base(path)), &answer))
+		if answer.Offsets == nil {
+			continue // the consumers of a topic
+		}
+		parts := strings.Split(answer.Request.URL, "/") // /v3/kafka/CLUSTER/topic/TOPIC
+		require.Len(t, parts, 6)
+		if h.topics[parts[3]] == nil {
+			h.topics[parts[3]] = map[string][]float64{}
+		}
+		h.topics[parts[3]][parts[5]] = answer.Offsets
+	}
+	k := o.startWithHeads(t, h)
 	answers, err := filepath.Glob(filepath.Join(root, "testdata", "api", "kafka_*_lag.json"))
 	require.NoError(t, err)
 	known := map[string]bool{}
@@ -397,32 +366,13 @@ func TestNamesEqualBurrowsOwnPage(t *testing.T) {
 			}
 		}
 	}
-	topics, err := filepath.Glob(filepath.Join(root, "testdata", "api", "kafka_*_topic_*.json"))
-	require.NoError(t, err)
-	require.NotEmpty(t, topics)
-	for _, path := range topics {
-		var answer struct {
-			Offsets []float64
-			Request struct{ URL string }
-		}
-		require.NoError(t, json.Unmarshal(testdata(t, "api", filepath.Base(path)), &answer))
-		if answer.Offsets == nil {
-			continue // the consumers of a topic
-		}
-		parts := strings.Split(answer.Request.URL, "/") // /v3/kafka/CLUSTER/topic/TOPIC
-		require.Len(t, parts, 6)
-		for p := range answer.Offsets {
-			hand(head{parts[3], parts[5], p, &answer.Offsets[p]})
-		}
-	}
-
 	// Burrow's API does not answer for a group whose name has a slash.
 	maps.DeleteFunc(want, func(series string, _ float64) bool {
 		return strings.Contains(series, `consumer_group="back\\slash/and:colon"`)
 	})
 	require.Len(t, want, 463)
 	require.Len(t, known, 28)
-	waitFor(t, settled, func() string {
+	waitFor(t, polled, func() string {
 		_, theirs := o.split(k.series(t))
 		// Burrow says nothing about the status and the offset of a partition whose window is not full.
 		for series := range incomplete {
