@@ -106,7 +106,6 @@ type round struct {
 	*poller
 	begin    time.Time
 	requests chan struct{} // one for each request under way
-	running  sync.WaitGroup
 
 	mu       sync.Mutex
 	failures int
@@ -120,15 +119,11 @@ func (p *poller) pollAt(ctx context.Context, begin time.Time) {
 	r := &round{poller: p, begin: begin, requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
 		p.endAbsentClusters(clusters, r.begin)
-		for _, cluster := range clusters {
-			if p.filters.clusters.takes(cluster) {
-				r.running.Go(func() { r.cluster(ctx, cluster) })
-			}
-		}
+		// Bounded as groups are: a broken Burrow can list any number of clusters.
+		each(ctx, r, clusters, &p.filters.clusters, func(cluster string) { r.cluster(ctx, cluster) })
 	} else if ctx.Err() == nil {
 		p.notListed()
 	}
-	r.running.Wait()
 	if ctx.Err() == nil {
 		p.observe(r.failures, r.first)
 	}

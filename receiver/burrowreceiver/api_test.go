@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -236,6 +238,30 @@ func TestFilters(t *testing.T) {
 		require.Empty(t, send(p.webhook, "POST", []byte(recordedBody(t, left))), "answered 200")
 	}
 	assert.Equal(t, before, p.table.Stats(), "and ignored")
+}
+
+// A Burrow that lists any number of clusters, each of them often, is asked for them a few at a time.
+func TestManyClusters(t *testing.T) {
+	const clusters = 3000
+	var most, asked atomic.Int64
+	names := make([]string, 0, 2*clusters)
+	for i := range 2 * clusters {
+		names = append(names, fmt.Sprintf("c%d", i%clusters))
+	}
+	list, err := json.Marshal(names)
+	require.NoError(t, err)
+	p := newPolling(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), int64(runtime.NumGoroutine())))
+		if r.URL.Path == "/v3/kafka" {
+			fmt.Fprintf(w, `{"clusters":%s}`, list)
+			return
+		}
+		asked.Add(1)
+		fmt.Fprint(w, `{"consumers":[],"topics":[]}`)
+	}), nil)
+	p.poll(t)
+	assert.EqualValues(t, 2*clusters, asked.Load(), "groups and topics of each, once")
+	assert.Less(t, most.Load(), int64(500))
 }
 
 func TestFilteredIsCounted(t *testing.T) {

@@ -253,6 +253,7 @@ func (r *burrowReceiver) observeTable() error {
 		r.telemetry.RegisterReceiverBurrowGroupsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Groups) })),
 		r.telemetry.RegisterReceiverBurrowTopicsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Topics) })),
 		r.telemetry.RegisterReceiverBurrowPartitionsCallback(gauge(func(s groups.Stats) int64 { return int64(s.Partitions) })),
+		r.telemetry.RegisterReceiverBurrowHeadHistoriesCallback(gauge(func(groups.Stats) int64 { return int64(r.table.Histories()) })),
 		r.telemetry.RegisterReceiverBurrowPendingCallback(gauge(func(s groups.Stats) int64 { return int64(s.Pending) })),
 		r.telemetry.RegisterReceiverBurrowSeriesCallback(gauge(func(s groups.Stats) int64 { return int64(s.Series) })),
 		r.telemetry.RegisterReceiverBurrowGroupsExpiredCallback(gauge(func(s groups.Stats) int64 { return s.Expired })),

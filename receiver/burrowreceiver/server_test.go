@@ -335,6 +335,11 @@ func TestTelemetryFromTheStart(t *testing.T) {
 		limits[name.AsString()] = point.Value
 	}
 	assert.Equal(t, map[string]int64{"max_groups": 7, "max_partitions": 8, "max_connections": 9}, limits)
+	status, text := r.post(t, recordedBody(t, "warn.json"))
+	require.Equal(t, http.StatusOK, status, text)
+	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_head_histories")
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, m.Data.(metricdata.Gauge[int64]).DataPoints[0].Value, "of the two listed partitions")
 	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_bytes_in_flight")
 	require.NoError(t, err)
 	assert.Zero(t, m.Data.(metricdata.Gauge[int64]).DataPoints[0].Value)

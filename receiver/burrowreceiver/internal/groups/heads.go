@@ -15,6 +15,8 @@ const (
 	// default. A head below one that was seen longer ago has fallen, because the topic was made again.
 	maxHeadAge = 2 * time.Minute
 	tooLate    = int64(maxHeadAge / time.Millisecond)
+	// reclaimInterval bounds how often a full set of histories is searched for those that no state needs.
+	reclaimInterval = 5 * time.Second
 	// headSweeps is how often within ExpireAfter the histories are searched for those to be dropped.
 	headSweeps = 4
 )
@@ -26,6 +28,8 @@ type heads struct {
 	count, max  int
 	expireAfter time.Duration
 	swept       time.Time
+	reclaimed   time.Time
+	generation  uint8
 
 	// last is the topic that was asked for last: partitions come ordered by topic.
 	last       key
@@ -46,6 +50,8 @@ type headHistory struct {
 	told headPoint
 	// seen is when the partition was last received, in unix milliseconds.
 	seen int64
+	// generation is that of the last search in which a state needed it.
+	generation uint8
 }
 
 // headPoint says that the head had reached offset at that time. It may have done so up to one offset-refresh earlier.
@@ -107,16 +113,48 @@ func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *h
 	return history
 }
 
+// full says that there is no place for another history, and that it is time to search for one.
+func (h *heads) full(now time.Time) bool {
+	return h.count >= h.max && now.Sub(h.reclaimed) >= reclaimInterval
+}
+
+// reclaim drops the histories of partitions that no current state lists. They are kept as long as there is room, because
+// a partition that is OK can be behind again soon; they must not be in the way of one that is listed.
+func (h *heads) reclaim(states func(yield func(*State) bool), now time.Time) {
+	h.reclaimed = now
+	h.generation++
+	for s := range states {
+		for i := range s.Group.Partitions {
+			h.keep(s.Group.Cluster, &s.Group.Partitions[i])
+		}
+		if s.Group.MaxLag != nil {
+			h.keep(s.Group.Cluster, s.Group.MaxLag)
+		}
+	}
+	h.drop(func(history *headHistory) bool { return history.generation != h.generation })
+}
+
+func (h *heads) keep(cluster string, p *burrow.PartitionStatus) {
+	if history := h.topics[key{cluster, p.Topic}][p.Partition]; history != nil {
+		history.generation = h.generation
+	}
+}
+
 // expire drops the histories that were not heard of for expireAfter, with a delay of up to a quarter of it.
 func (h *heads) expire(now time.Time) {
 	if now.Sub(h.swept) < h.expireAfter/headSweeps {
 		return
 	}
-	h.swept, h.last, h.partitions = now, key{}, nil
+	h.swept = now
 	limit := now.Add(-h.expireAfter).UnixMilli()
+	h.drop(func(history *headHistory) bool { return history.seen <= limit })
+}
+
+func (h *heads) drop(unwanted func(*headHistory) bool) {
+	h.last, h.partitions = key{}, nil
 	for k, partitions := range h.topics {
 		for number, history := range partitions {
-			if history.seen <= limit {
+			if unwanted(history) {
 				delete(partitions, number)
 				h.count--
 			}

@@ -246,6 +246,37 @@ func TestHistoriesAreBounded(t *testing.T) {
 	assert.Equal(t, 1, table.heads.count)
 }
 
+// Who lists other partitions each time does not keep listed ones from having a history.
+func TestHistoriesAreReclaimed(t *testing.T) {
+	table := New(Limits{MaxGroups: 10, MaxPartitions: 4, ExpireAfter: time.Hour})
+	send := func(group, topic string, second int) *State {
+		n := notification(group, 1)
+		n.Group.Partitions = []burrow.PartitionStatus{{Topic: topic, Start: commit(0, second-20, 0), End: commit(10, second-10, 0), CurrentLag: 5}}
+		require.NoError(t, table.Update(n, at(second)))
+		return table.groups[key{"c", group}].current
+	}
+	has := func(topic string) bool { return table.heads.topics[key{"c", topic}] != nil }
+	send("honest", "orders", 0)
+	for i := range 3 {
+		send("stranger", strconv.Itoa(i), 1+i)
+	}
+	assert.Equal(t, 4, table.Histories(), "kept while there is room")
+	send("stranger", "3", 4)
+	assert.True(t, has("3"))
+	assert.True(t, has("orders"), "a state lists it")
+	assert.True(t, has("2"), "the state that is replaced lists it")
+	assert.Equal(t, 3, table.Histories())
+
+	// Not every notification searches.
+	send("stranger", "4", 5)
+	send("stranger", "5", 5)
+	assert.False(t, has("5"))
+	send("new", "payments", 9)
+	assert.True(t, has("payments"))
+	assert.True(t, has("orders"))
+	assert.Equal(t, 2, table.Histories(), "that of the stranger's last topic was never made")
+}
+
 func TestRefusedNotificationTellsNothing(t *testing.T) {
 	table := New(Limits{MaxGroups: 1, MaxPartitions: 10, ExpireAfter: time.Minute})
 	require.NoError(t, table.Update(notification("a", 1), at(0)))

@@ -168,6 +168,13 @@ func (t *Table) update(s *State) error {
 		t.events.add(event, &s.Group)
 	}
 	s.Incidents = incidents
+	if t.heads.full(s.Received) {
+		t.heads.reclaim(func(yield func(*State) bool) {
+			if yield(s) {
+				t.currentGroups(yield)
+			}
+		}, s.Received)
+	}
 	maxLagTime := t.heads.observe(s)
 	s.FromAPI = s.FromAPI || before != nil && before.FromAPI
 	if complete {
@@ -180,6 +187,23 @@ func (t *Table) update(s *State) error {
 	t.setGroup(e, s)
 	t.boundReplaced(&e.outgoing, s.Received)
 	return nil
+}
+
+// Histories counts the partitions whose head is followed, for time lags. They outlive what they belong to while there is
+// room, so that they are not a part of Stats.
+func (t *Table) Histories() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heads.count
+}
+
+// currentGroups goes through the states of all groups that have not ended.
+func (t *Table) currentGroups(yield func(*State) bool) {
+	for _, e := range t.groups {
+		if e.current != nil && !yield(e.current) {
+			return
+		}
+	}
 }
 
 // adoptIncident takes what an evaluation that is too old to count tells of the open incident. It goes out with the next state: a second

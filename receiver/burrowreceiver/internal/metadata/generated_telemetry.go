@@ -39,6 +39,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowGroupsRefused             metric.Int64Counter
 	ReceiverBurrowHandoverDuration          metric.Float64Gauge
 	ReceiverBurrowHandoverFailures          metric.Int64Counter
+	ReceiverBurrowHeadHistories             metric.Int64ObservableGauge
 	ReceiverBurrowIncidentEventsDropped     metric.Int64ObservableCounter
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
 	ReceiverBurrowLimit                     metric.Int64ObservableGauge
@@ -142,6 +143,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowGroupsExpiredCallback(cb 
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowGroupsExpired, obs: o})
 		return nil
 	}, builder.ReceiverBurrowGroupsExpired)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowHeadHistoriesCallback sets callback for observable ReceiverBurrowHeadHistories metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowHeadHistoriesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowHeadHistories, obs: o})
+		return nil
+	}, builder.ReceiverBurrowHeadHistories)
 	if err != nil {
 		return err
 	}
@@ -358,6 +374,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_handover_failures",
 		metric.WithDescription("Number of hand-overs that the pipelines did not accept. The same groups are handed over again. [Alpha]"),
 		metric.WithUnit("{handover}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowHeadHistories, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_head_histories",
+		metric.WithDescription("Number of partitions whose head is followed, for the time lag. [Alpha]"),
+		metric.WithUnit("{partition}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowIncidentEventsDropped, err = builder.meter.Int64ObservableCounter(
