@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TOOLS := $(CURDIR)/internal/tools/go.mod
 TOOL := go tool -modfile=$(TOOLS)
 # Modules with tests of their own; cmd/karrot is written by ocb.
-E2E_MODULES := e2e e2e/chain
+E2E_MODULES := e2e e2e/chain e2e/page
 
 # The race detector needs a C compiler. CI has one.
 RACE := $(if $(shell command -v gcc || command -v clang),-race)
@@ -95,6 +95,10 @@ build/moto/installed: e2e/testdata/moto/requirements.txt
 	build/moto/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+.PHONY: e2e-page
+e2e-page: build ## Test the page in Chromium (apt-get install chromium; npm for axe)
+	cd e2e/page && npm ci && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
+
 .PHONY: check
 check: lint tidy generated vuln test e2e e2e-peers e2e-chain ## All of it: format, lint, generated files, tests, binary
 
@@ -156,9 +160,17 @@ bench-limits: build ## Measure what groups and partitions cost in memory, with t
 bench-http: build ## Measure CPU per notification beside plain servers, interleaved (OTHER=name=url,pid+pid adds a running one)
 	cd e2e && go run ./benchhttp -bin ../$(BIN) $(if $(OTHER),-other '$(OTHER)')
 
+.PHONY: bench-page
+bench-page: build ## Measure the page with 10,000 groups, and what 100 open pages cost the webhook (needs Chromium)
+	cd e2e/page && go run ./bench -bin ../../$(BIN)
+
 .PHONY: timelag-report
 timelag-report: ## Measure time lags against the truth and write docs/time-lag.md
 	cd receiver/burrowreceiver && go test -count=1 -run TestTimeLagAgainstTheTruth -timelag-report
+
+.PHONY: screenshots
+screenshots: build ## Make the pictures of the page in docs/page from the recorded traffic (needs Chromium)
+	cd e2e/page && go run ./screenshots -bin ../../$(BIN)
 
 ## Image
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 const (
 	defaultEndpoint    = "localhost:5000"
 	defaultPath        = "/burrow"
+	defaultPagePath    = "/"
 	defaultInterval    = time.Second
 	defaultExpireAfter = 5 * time.Minute
 
@@ -57,6 +59,9 @@ type Config struct {
 
 	// API is Burrow's own HTTP API, which is polled for what notifications do not tell. It is off unless it is written.
 	API configoptional.Optional[APIConfig] `mapstructure:"api"`
+
+	// Page is what people look at, on the webhook's server. It is on unless `enabled: false` is written.
+	Page PageConfig `mapstructure:"page"`
 
 	// Interval is how often changed groups are handed to the pipelines.
 	Interval time.Duration `mapstructure:"interval"`
@@ -96,6 +101,16 @@ type WebhookConfig struct {
 	_ struct{}
 }
 
+// PageConfig is where on the webhook's server the page stands.
+type PageConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+	// Path of the page; everything below it that is asked for by GET is the page's.
+	Path string `mapstructure:"path"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
 // APIConfig is how Burrow's API is polled, and for what.
 type APIConfig struct {
 	Client confighttp.ClientConfig `mapstructure:",squash"`
@@ -122,6 +137,7 @@ type APIConfig struct {
 var (
 	_ confmap.Validator = (*APIConfig)(nil)
 	_ confmap.Validator = (*Config)(nil)
+	_ confmap.Validator = (*PageConfig)(nil)
 	_ confmap.Validator = (*WebhookConfig)(nil)
 )
 
@@ -147,6 +163,7 @@ func createDefaultConfig() component.Config {
 			MaxAnswerSize:         defaultMaxAnswerSize,
 		}),
 		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath, MaxConnections: defaultMaxConnections}),
+		Page:                 PageConfig{Enabled: true, Path: defaultPagePath},
 		Interval:             defaultInterval,
 		ExpireAfter:          defaultExpireAfter,
 		MaxGroups:            maxGroups,
@@ -202,6 +219,14 @@ func (c *WebhookConfig) Validate() error {
 		errs = append(errs, errors.New("webhook.cors is not supported: notifications come from Burrow, and what a browser sends for another site is refused"))
 	}
 	return errors.Join(errs...)
+}
+
+// Validate says of every wrong field what would be right.
+func (c *PageConfig) Validate() error {
+	if !strings.HasPrefix(c.Path, "/") || strings.ContainsAny(c.Path, "?#%") || path.Clean(c.Path) != strings.TrimSuffix(c.Path, "/") && c.Path != "/" {
+		return fmt.Errorf("page.path must be a plain path such as / or /karrot/, got %q", c.Path)
+	}
+	return nil
 }
 
 // Validate says of every wrong field what would be right.

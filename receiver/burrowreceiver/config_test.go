@@ -51,6 +51,7 @@ func TestConfig(t *testing.T) {
 			c.Webhook.Get().Server.ReadTimeout = 3 * time.Second
 			c.Webhook.Get().Server.CompressionAlgorithms = []string{"", "gzip"}
 			c.Webhook.Get().MaxConnections = 7
+			c.Page = PageConfig{Path: "/karrot/"}
 			c.Interval = 250 * time.Millisecond
 			c.ExpireAfter = time.Hour
 			c.MaxGroups = 5
@@ -68,6 +69,7 @@ func TestConfig(t *testing.T) {
 			assert.Equal(t, expected.API, cfg.API)
 			assert.Equal(t, expected.Clusters, cfg.Clusters)
 			assert.Equal(t, expected.Groups, cfg.Groups)
+			assert.Equal(t, expected.Page, cfg.Page)
 			assert.Equal(t, expected.Interval, cfg.Interval)
 			assert.Equal(t, expected.ExpireAfter, cfg.ExpireAfter)
 			assert.Equal(t, expected.MaxGroups, cfg.MaxGroups)
@@ -80,6 +82,8 @@ func TestConfig(t *testing.T) {
 
 func TestConfigErrors(t *testing.T) {
 	for name, want := range map[string]string{
+		"bad_page_path":     `page.path must be a plain path such as / or /karrot/, got "karrot"`,
+		"bad_page_folder":   `page.path must be a plain path such as / or /karrot/, got "/a/../b"`,
 		"bad_path":          `webhook.path must begin with /, got "burrow"`,
 		"bad_query":         `webhook.path must be without query and fragment, got "/burrow?a=b"`,
 		"no_endpoint":       `webhook.endpoint must be set, for example to localhost:5000`,

@@ -21,6 +21,7 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/page"
 )
 
 // What Shutdown waits for, each with a time of its own, so that none uses up that of another: open requests, then
@@ -104,10 +105,11 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	if err != nil {
 		return nil, err
 	}
-	table := groups.New(groups.Limits{
+	limits := groups.Limits{
 		MaxGroups: cfg.MaxGroups, MaxPartitions: cfg.MaxPartitions, ExpireAfter: cfg.ExpireAfter,
 		Owners: cfg.Metrics.BurrowPartitionOwner.Enabled,
-	})
+	}
+	table := groups.New(limits)
 	own := metric.WithAttributeSet(attribute.NewSet(attribute.String("receiver", set.ID.String())))
 	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, own: own, obsreport: obsreport, table: table}
 	if r.filters, err = cfg.filters(); err != nil {
@@ -121,6 +123,14 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	if cfg.Webhook.HasValue() {
 		r.webhook.path, r.webhook.unpacked = cfg.Webhook.Get().Path, cfg.Webhook.Get().unpacked()
 		r.connections = newConnections(cfg.Webhook.Get().MaxConnections)
+		if cfg.Page.Enabled {
+			r.webhook.challenge = challenge(cfg.Webhook.Get())
+			r.webhook.page = page.New(table, page.Options{
+				Path: cfg.Page.Path, WebhookPath: r.webhook.path, Interval: cfg.Interval, Limits: limits,
+				Version: set.BuildInfo.Version, Password: cfg.Webhook.Get().Server.Auth.HasValue(), APIPolled: cfg.API.HasValue(),
+				Now: time.Now, Webhook: r.webhook.forPage,
+			})
+		}
 	}
 	return r, nil
 }
@@ -231,6 +241,14 @@ func (r *burrowReceiver) startWebhook(ctx context.Context, host component.Host) 
 	return nil
 }
 
+// challenge makes a browser ask for a password, of authenticators that take one.
+func challenge(cfg *WebhookConfig) string {
+	if !cfg.Server.Auth.HasValue() || cfg.Server.Auth.Get().AuthenticatorID.Type().String() != "basicauth" {
+		return ""
+	}
+	return `Basic realm="Karrot", charset="UTF-8"`
+}
+
 // url is what belongs into url-open and url-close of Burrow's notifier.
 func (r *burrowReceiver) url(addr net.Addr) string {
 	cfg := r.cfg.Webhook.Get()
@@ -329,6 +347,9 @@ func (r *burrowReceiver) closeKeeper(ctx context.Context) {
 }
 
 func (r *burrowReceiver) shutdownWebhook(ctx context.Context) {
+	if r.webhook.page != nil {
+		r.webhook.page.Close() // the server waits for streams that are open
+	}
 	if r.server == nil {
 		return
 	}

@@ -220,7 +220,7 @@ func TestAnswers(t *testing.T) {
 		"unknown encoding":           {config: compressed, body: strings.NewReader(good), headers: []string{"Content-Encoding", "morse"}, status: 400, text: "The body can't be read", outcome: metadata.AttributeOutcomeUnreadable},
 		"GET":                        {method: "GET", status: 405, allow: "DELETE, POST, PUT", text: "The method must be one of DELETE, POST, PUT", outcome: metadata.AttributeOutcomeMethod},
 		"other path":                 {path: "/burrow/", body: strings.NewReader(good), status: 404, text: "Nothing is here. Notifications go to /burrow", outcome: metadata.AttributeOutcomePath},
-		"other path and method":      {method: "GET", path: "/metrics", status: 404, text: "Nothing is here. Notifications go to /burrow", outcome: metadata.AttributeOutcomePath},
+		"other path and method":      {config: func(c *Config) { c.Page.Enabled = false }, method: "GET", path: "/metrics", status: 404, text: "Nothing is here. Notifications go to /burrow", outcome: metadata.AttributeOutcomePath},
 		"another site":               {body: strings.NewReader(good), headers: []string{"Origin", "https://example.org"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},
 		"another site, by fetch":     {body: strings.NewReader(good), headers: []string{"Sec-Fetch-Site", "cross-site"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},
 		"no site":                    {body: strings.NewReader(good), headers: []string{"Origin", "null"}, status: 403, text: "Requests that a browser sends for another site are refused", outcome: metadata.AttributeOutcomeForeign},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/page"
 )
 
 const (
@@ -50,6 +52,8 @@ type refusal struct {
 // request arrived.
 type webhook struct {
 	path      string
+	page      *page.Handler // nil if it is off
+	challenge string        // asks a browser for a password; empty if there is none
 	table     *groups.Table
 	filters   filters
 	limits    burrow.APILimits // of a body
@@ -60,6 +64,7 @@ type webhook struct {
 	outcomes map[metadata.AttributeOutcome][]metric.AddOption
 	logger   *zap.Logger
 	lines    logLimiter
+	refused  refusedCounts
 
 	// lastAccepted is in unix nanoseconds, 0 before the first notification.
 	lastAccepted atomic.Int64
@@ -82,6 +87,11 @@ var _ http.Handler = (*webhook)(nil)
 // and before a body is read or unpacked.
 func (w *webhook) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.page != nil && w.page.Takes(r) {
+			r.Header.Del("Content-Encoding") // nothing reads its body
+			next.ServeHTTP(rw, r)
+			return
+		}
 		if refused := w.admit(rw, r); refused != nil {
 			w.refuse(rw, r, refused)
 			return
@@ -131,8 +141,12 @@ func (w *webhook) admit(rw http.ResponseWriter, r *http.Request) *refusal {
 	return nil
 }
 
-// ServeHTTP answers one request that was admitted. 200 means that the table has the state.
+// ServeHTTP answers one request that was admitted, or is for the page. 200 to a notification means that the table has the state.
 func (w *webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if w.page != nil && w.page.Takes(r) {
+		w.page.ServeHTTP(rw, r)
+		return
+	}
 	received := time.Now()
 	outcome, refused := w.accept(r, received)
 	if refused != nil {
@@ -310,16 +324,34 @@ func (w *webhook) refuseEarly(rw http.ResponseWriter, r *http.Request, cause str
 		// The cause can repeat the credentials that were presented.
 		refused.cause = errors.New("not authenticated")
 	}
+	if w.page != nil && w.page.Takes(r) {
+		w.refusePage(rw, r, refused)
+		return
+	}
 	w.refuse(rw, r, refused)
 }
 
-// refuse is the only place that answers with an error. The connection ends with the answer: who sends nothing that is
+// refusePage answers a request for the page, which is no notification and not counted as one.
+func (w *webhook) refusePage(rw http.ResponseWriter, r *http.Request, refused *refusal) {
+	if leftOut, ok := w.lines.allow("page "+refused.outcome.String(), refusalLogInterval, time.Now()); ok {
+		w.logger.Warn("Refused a request for the page", zap.Stringer("outcome", refused.outcome), zap.Int("code", refused.code),
+			zap.String("client", r.RemoteAddr), zap.Int("more_since_last_line", leftOut))
+	}
+	if refused.code == http.StatusUnauthorized && w.challenge != "" {
+		rw.Header().Set("WWW-Authenticate", w.challenge)
+	}
+	rw.Header().Set("Connection", "close")
+	http.Error(rw, refused.text, refused.code)
+}
+
+// refuse is the only place that answers a notification with an error. The connection ends with the answer: who sends nothing that is
 // wanted keeps no place.
 func (w *webhook) refuse(rw http.ResponseWriter, r *http.Request, refused *refusal) {
 	now := time.Now()
 	w.count(r.Context(), refused.outcome)
 	cause := burrow.Printable(refused.cause.Error())
 	w.lastRefused.Store(&refusedRequest{time: now, outcome: refused.outcome, text: cause, client: r.RemoteAddr})
+	w.refused.add(refused.outcome.String())
 	interval := refusalLogInterval
 	if refused.outcome == metadata.AttributeOutcomeTableFull {
 		interval = tableFullLogInterval
@@ -361,6 +393,36 @@ func outcomeOptions(receiver string) map[metadata.AttributeOutcome][]metric.AddO
 		options[outcome] = []metric.AddOption{metric.WithAttributeSet(set)}
 	}
 	return options
+}
+
+// refusedCounts are for the page.
+type refusedCounts struct {
+	mu        sync.Mutex
+	byOutcome map[string]int64
+}
+
+func (c *refusedCounts) add(outcome string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.byOutcome == nil {
+		c.byOutcome = map[string]int64{}
+	}
+	c.byOutcome[outcome]++
+}
+
+// forPage is what has become of notifications.
+func (w *webhook) forPage() page.Webhook {
+	var told page.Webhook
+	if last := w.lastAccepted.Load(); last != 0 {
+		told.LastAccepted = time.Unix(0, last)
+	}
+	if last := w.lastRefused.Load(); last != nil {
+		told.LastRefusal = &page.Refusal{Outcome: last.outcome.String(), Text: last.text, At: last.time}
+	}
+	w.refused.mu.Lock()
+	defer w.refused.mu.Unlock()
+	told.Refused = maps.Clone(w.refused.byOutcome)
+	return told
 }
 
 const (

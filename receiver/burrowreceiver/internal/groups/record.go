@@ -28,6 +28,7 @@ type record struct {
 	TimeLags   []float64       `json:"time_lags,omitempty"`
 	MaxTimeLag float64         `json:"max_time_lag"`
 	Heads      []headRecord    `json:"heads,omitempty"`
+	History    historyRecord   `json:"history,omitzero"`
 }
 
 type incidentsRecord struct {
@@ -67,8 +68,8 @@ func unixNano(moment time.Time) int64 {
 	return moment.UnixNano()
 }
 
-// Digest is a hash of all that a record of the state has, but for its Times and what follows from them: time lags and
-// how long heads have stood still.
+// Digest is a hash of all that a record of the state has, but for its Times and what follows from them: time lags,
+// how long heads have stood still, and the moments of the samples. The rest of the History changes only with what is hashed.
 func (s *State) Digest(seed maphash.Seed) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
@@ -116,6 +117,7 @@ func (t *Table) Record(s *State) ([]byte, error) {
 		Version: recordVersion, Notification: s.Notification, Received: times.Received, Polled: times.Polled,
 		Incidents: incidentsRecord{Incidents: i, Recent: i.recent, LastFrom: i.last.start, LastTo: i.last.end, Late: i.late, Reopened: i.reopened},
 		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag, FromAPI: s.FromAPI,
+		History: s.History.record(),
 	}
 	t.mu.Lock()
 	r.Heads = t.heads.records(&s.Group)
@@ -211,10 +213,15 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	if times.Record != r.Received {
 		times = Times{}
 	}
+	history, err := r.History.history()
+	if err != nil {
+		return nil, err
+	}
 	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
 	s := &State{
 		Notification: r.Notification, Received: time.Unix(0, received), Incidents: incidents,
 		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, FromAPI: r.FromAPI,
+		History: history,
 	}
 	if received == now.UnixNano() {
 		s.Received = now

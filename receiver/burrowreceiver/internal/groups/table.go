@@ -47,6 +47,8 @@ type State struct {
 	FromAPI bool
 	// Incidents are those up to this state.
 	Incidents Incidents
+	// History is what is remembered for people; no metric is made of it.
+	History History
 	// TimeLags are the time lags of Group.Partitions in seconds, burrow.Unknown where it is not known; nil if none is.
 	TimeLags []float64
 	// MaxTimeLag is the largest known time lag of the listed partitions and MaxLag, or burrow.Unknown.
@@ -175,6 +177,14 @@ func (t *Table) update(s *State) error {
 			}
 		}, s.Received)
 	}
+	if before != nil {
+		s.History = before.History
+	}
+	var ended *Event
+	if happened && event.Kind == Ended {
+		ended = &event
+	}
+	s.History = s.History.next(before, s, ended)
 	maxLagTime := t.heads.observe(s)
 	s.FromAPI = s.FromAPI || before != nil && before.FromAPI
 	if complete {
