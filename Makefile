@@ -100,7 +100,7 @@ e2e-page: build ## Test the page in Chromium (apt-get install chromium; npm for 
 	cd e2e/page && npm ci && KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
 
 .PHONY: check
-check: lint tidy generated vuln test e2e e2e-peers e2e-chain ## All of it: format, lint, generated files, tests, binary
+check: lint tidy generated vuln test e2e e2e-peers e2e-page e2e-chain ## All of it: format, lint, generated files, tests, binary
 
 .PHONY: lint
 lint: ## Check format and code
@@ -132,10 +132,11 @@ generated: ## Check that the generated files are up to date
 
 FUZZTIME ?= 60s
 .PHONY: fuzz
-fuzz: ## Fuzz the decoders and the webhook, FUZZTIME each (60s)
+fuzz: ## Fuzz the decoders, the webhook and the records of the storage, FUZZTIME each (60s)
 	go test ./receiver/burrowreceiver/internal/burrow -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME)
 	go test ./receiver/burrowreceiver/internal/burrow -run '^$$' -fuzz FuzzLag -fuzztime $(FUZZTIME)
 	go test ./receiver/burrowreceiver -run '^$$' -fuzz FuzzWebhook -fuzztime $(FUZZTIME)
+	go test ./receiver/burrowreceiver/internal/groups -run '^$$' -fuzz FuzzRestore -fuzztime $(FUZZTIME)
 
 ## Measuring
 
