@@ -89,7 +89,7 @@ curl -fsS --data-binary @testdata/notifications/warn.json "http://127.0.0.1:$web
 sleep 2
 want='burrow_group_total_lag{cluster="east",group="fraud-check"} 2698'
 curl -fsS "http://127.0.0.1:$page/metrics" | grep -F "$want" || fail "not on /metrics: $want"
-curl -fsS "http://127.0.0.1:$telemetry/metrics" | grep -F 'otelcol_receiver_burrow_notifications_total{outcome="accepted"} 1' || fail "own metrics are not served"
+curl -fsS "http://127.0.0.1:$telemetry/metrics" | grep -F 'otelcol_receiver_burrow_notifications_total{outcome="accepted",receiver="burrow"} 1' || fail "own metrics are not served"
 
 step "stopping it with SIGTERM"
 karrot=$(pgrep -f "^$entrypoint" | head -n 1)
