@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -47,7 +48,7 @@ func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now
 	logger := r.set.Logger.With(zap.Stringer("storage", id))
 	client, err := openClient(ctx, source, r.set.ID, logger)
 	if err != nil {
-		logger.Error("The storage can't be opened: nothing is kept over a restart. The error \"timeout\" means that another process holds its lock. If it says that the database is invalid, remove the file.", zap.Error(err))
+		logger.Error("The storage can't be opened: nothing is kept over a restart. The error \"timeout\" means that another process holds its lock. If it says that the database is invalid or damaged, remove the file.", zap.Error(err))
 		return nil, nil
 	}
 	s, loaded, err := store.Load(ctx, client, r.table, now())
@@ -71,7 +72,7 @@ func openClient(ctx context.Context, source storage.Extension, receiver componen
 	ctx, cancel := context.WithTimeout(ctx, storageWait)
 	defer cancel()
 	for attempt := 0; ; attempt++ {
-		client, err := source.GetClient(ctx, component.KindReceiver, receiver, "")
+		client, err := getClient(ctx, source, receiver)
 		if err == nil || err.Error() != "timeout" {
 			return client, err
 		}
@@ -84,6 +85,19 @@ func openClient(ctx context.Context, source storage.Extension, receiver componen
 			return nil, err
 		}
 	}
+}
+
+// getClient makes the error of a damaged database an error. The database's library panics on it, which file_storage catches if recreate is
+// set. A file that is shorter than it says makes it read behind the end, which is a panic only with SetPanicOnFault; without, the
+// process would end at this start and at each one after it.
+func getClient(ctx context.Context, source storage.Extension, receiver component.ID) (client storage.Client, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if problem := recover(); problem != nil {
+			client, err = nil, fmt.Errorf("damaged: %v", problem)
+		}
+	}()
+	return source.GetClient(ctx, component.KindReceiver, receiver, "")
 }
 
 // save writes what has changed since the last time. It counts failures, and logs when they begin and when they end.
