@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/component"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
@@ -37,7 +36,7 @@ type poller struct {
 	failing, late bool
 	slashes       sync.Once
 	full          logLimiter
-	clusters      map[string]clusterListing // that were listed
+	clusters      map[string]*clusterListing // that were listed
 }
 
 // clusterListing is when a cluster was listed last, and when a list lacked it first; zero if the last one had it.
@@ -61,7 +60,7 @@ func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*po
 	}
 	return &poller{
 		cfg: cfg, expireAfter: r.cfg.ExpireAfter, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
-		clusters: map[string]clusterListing{},
+		clusters: map[string]*clusterListing{},
 	}, nil
 }
 
@@ -77,7 +76,7 @@ func (p *poller) run(ctx context.Context) {
 		case <-ticker.C:
 		}
 		begin := time.Now()
-		p.pollAt(ctx, begin)
+		p.poll(ctx, begin)
 		if ctx.Err() != nil {
 			return
 		}
@@ -112,10 +111,8 @@ type round struct {
 	first    error
 }
 
-func (p *poller) poll(ctx context.Context) { p.pollAt(ctx, time.Now()) }
-
-// pollAt asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
-func (p *poller) pollAt(ctx context.Context, begin time.Time) {
+// poll asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
+func (p *poller) poll(ctx context.Context, begin time.Time) {
 	r := &round{poller: p, begin: begin, requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
 		p.endAbsentClusters(clusters, r.begin)
@@ -133,35 +130,31 @@ func (p *poller) pollAt(ctx context.Context, begin time.Time) {
 func (p *poller) notListed() {
 	for cluster, listing := range p.clusters {
 		listing.absent = time.Time{}
-		p.clusters[cluster] = listing
 		p.table.GroupsNotListed(cluster)
 		p.table.TopicsNotListed(cluster)
 	}
 }
 
-// endAbsentClusters ends what the API told of clusters that it does not list any more, by the rules of groups.List: two lists in a
-// row must lack a cluster, and one that lacks most of them says nothing.
+// endAbsentClusters ends what the API told of clusters that it does not list any more, by the rules of groups.List.
 func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 	now := map[string]bool{}
 	for _, cluster := range listed {
 		now[cluster] = true
-		p.clusters[cluster] = clusterListing{listed: asked}
+		p.clusters[cluster] = &clusterListing{listed: asked}
 	}
 	// What was there has expired.
-	maps.DeleteFunc(p.clusters, func(_ string, listing clusterListing) bool { return asked.Sub(listing.listed) >= p.expireAfter })
-	lacking := len(p.clusters) - len(now)
-	evidence := len(now) > 0 && 2*lacking <= len(p.clusters)
+	maps.DeleteFunc(p.clusters, func(_ string, listing *clusterListing) bool { return asked.Sub(listing.listed) >= p.expireAfter })
+	var lacking []string
+	var absent []*time.Time
 	for cluster, listing := range p.clusters {
-		switch {
-		case now[cluster]:
-		case !evidence:
-			p.clusters[cluster] = clusterListing{listed: listing.listed}
-		case listing.absent.IsZero():
-			p.clusters[cluster] = clusterListing{listed: listing.listed, absent: asked}
-		case asked.Sub(listing.absent) >= p.cfg.CollectionInterval:
-			p.table.EndCluster(cluster, asked, time.Now())
-			delete(p.clusters, cluster)
+		if !now[cluster] {
+			lacking, absent = append(lacking, cluster), append(absent, &listing.absent)
 		}
+	}
+	list := groups.List{Names: listed, Asked: asked, Interval: p.cfg.CollectionInterval}
+	for _, i := range list.Judge(absent, len(p.clusters)) {
+		p.table.EndCluster(lacking[i], asked, time.Now())
+		delete(p.clusters, lacking[i])
 	}
 }
 
@@ -308,8 +301,7 @@ func (r *round) refused(ctx context.Context, err error) {
 	if err == nil {
 		return
 	}
-	limit := reachedLimit(err)
-	r.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, r.own, metric.WithAttributes(attribute.String("limit", limit.String())))
+	limit := countTableFull(ctx, r.telemetry, r.own, err)
 	if leftOut, ok := r.full.allow(metadata.AttributeOutcomeTableFull.String(), tableFullLogInterval, time.Now()); ok {
 		r.logger.Warn("An answer of Burrow's API has no place in the table", zap.Stringer("limit", limit), zap.Error(err), zap.Int("more_since_last_line", leftOut))
 	}

@@ -88,7 +88,7 @@ func report(t *testing.T) {
 	slow.Delay = time.Second
 	p := newPolling(t, slow, func(c *Config) { c.API.Get().MaxConcurrentRequests = 50 })
 	begin := time.Now()
-	p.poller.poll(context.Background())
+	p.poller.poll(context.Background(), time.Now())
 	fmt.Printf("200 groups of a Burrow that takes 1 s for each answer, 50 requests at once: %.1f s\n", time.Since(begin).Seconds())
 	require.Equal(t, 200, p.table.Stats().Groups)
 }
@@ -128,7 +128,7 @@ func reportPoll(t *testing.T, url string) {
 	t.Helper()
 	begin := time.Now()
 	p := newPolling(t, http.NotFoundHandler(), func(c *Config) { c.API.Get().Client.Endpoint = url })
-	p.poller.poll(context.Background())
+	p.poller.poll(context.Background(), time.Now())
 	say(t, begin)
 	stats := p.table.Stats()
 	require.Equal(t, reportGroups, stats.Groups)

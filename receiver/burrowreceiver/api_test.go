@@ -75,7 +75,7 @@ func newPolling(t testing.TB, api http.Handler, change func(*Config)) *polling {
 // poll asks for everything once and hands over.
 func (p *polling) poll(t *testing.T) backend {
 	t.Helper()
-	p.poller.poll(context.Background())
+	p.poller.poll(context.Background(), time.Now())
 	return p.handOver(t)
 }
 

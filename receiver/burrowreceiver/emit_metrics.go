@@ -66,8 +66,9 @@ func (m *metricsEmitter) handOver(ctx context.Context, now time.Time, limit *tim
 	begun, payloads, others := m.mapper.build(m.table.Begin, refs, points)
 	m.lastPoints = 0
 	for _, md := range payloads {
-		m.lastPoints += md.DataPointCount()
-		if failure := m.consume(ctx, limit, md); failure != nil && err == nil {
+		points := md.DataPointCount()
+		m.lastPoints += points
+		if failure := m.consume(ctx, limit, md, points); failure != nil && err == nil {
 			err = failure
 		}
 	}
@@ -75,9 +76,8 @@ func (m *metricsEmitter) handOver(ctx context.Context, now time.Time, limit *tim
 	return others, err
 }
 
-func (m *metricsEmitter) consume(ctx context.Context, limit *time.Duration, md pmetric.Metrics) error {
+func (m *metricsEmitter) consume(ctx context.Context, limit *time.Duration, md pmetric.Metrics, points int) error {
 	return m.attempt(ctx, limit, func(ctx context.Context) error {
-		points := md.DataPointCount()
 		ctx = m.obsreport.StartMetricsOp(ctx)
 		err := m.next.ConsumeMetrics(ctx, md)
 		m.obsreport.EndMetricsOp(ctx, metadata.Type.String(), points, err)

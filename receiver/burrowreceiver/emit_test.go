@@ -97,6 +97,13 @@ func emitting(t *testing.T, change func(*Config)) (*burrowReceiver, *pipelines, 
 	}
 	r, err := newMetricsReceiver(set, cfg, next)
 	require.NoError(t, err)
+	runEmitter(t, r)
+	return r, next, logs
+}
+
+// runEmitter runs the emitter of r until the test ends.
+func runEmitter(t *testing.T, r *burrowReceiver) {
+	t.Helper()
 	passes, stop := context.WithCancel(context.Background())
 	stopped := make(chan struct{})
 	go func() {
@@ -108,7 +115,6 @@ func emitting(t *testing.T, change func(*Config)) (*burrowReceiver, *pipelines, 
 		<-stopped
 		require.NoError(t, r.Shutdown(context.Background()))
 	})
-	return r, next, logs
 }
 
 // pass lets time go by and the emitter come to rest.
@@ -248,12 +254,7 @@ func TestOnePipelineOfTwo(t *testing.T) {
 					r, err := newMetricsReceiver(set, cfg, next)
 					require.NoError(t, err)
 					healthy.ends, other.ends = true, true
-					passes, stop := context.WithCancel(context.Background())
-					stopped := make(chan struct{})
-					go func() {
-						defer close(stopped)
-						r.emitters[0].run(context.Background(), passes)
-					}()
+					runEmitter(t, r)
 
 					bodies := []string{"warn.json", "close.json", "stall.json"}
 					for i := range 30 { // new state every second
@@ -282,9 +283,6 @@ func TestOnePipelineOfTwo(t *testing.T) {
 					assert.Equal(t, current(r), healthy.series())
 					assert.Equal(t, current(r), other.series(), "complete within the back-off")
 					assert.Zero(t, r.table.Stats().Pending)
-					stop()
-					<-stopped
-					require.NoError(t, r.Shutdown(context.Background()))
 				})
 			})
 		}
@@ -425,17 +423,7 @@ func logsEmitting(t *testing.T) (r *burrowReceiver, sink *consumertest.LogsSink,
 	r, err = newBurrowReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config))
 	require.NoError(t, err)
 	r.addLogs(next)
-	passes, stop := context.WithCancel(context.Background())
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		r.emitters[0].run(context.Background(), passes)
-	}()
-	t.Cleanup(func() {
-		stop()
-		<-stopped
-		require.NoError(t, r.Shutdown(context.Background()))
-	})
+	runEmitter(t, r)
 	calls = func() int { mu.Lock(); defer mu.Unlock(); return count }
 	refuse = func(err error) { mu.Lock(); defer mu.Unlock(); refusal = err }
 	return r, sink, calls, refuse
@@ -550,16 +538,14 @@ func TestOneGroupThatIsNeverTakenDoesNotKeepTheOthers(t *testing.T) {
 			}
 			return held.ConsumeMetrics(ctx, md)
 		})
-		r2, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
+		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), next)
 		require.NoError(t, err)
-		passes, stop := context.WithCancel(context.Background())
-		stopped := make(chan struct{})
-		go func() { defer close(stopped); r2.emitters[0].run(context.Background(), passes) }()
+		runEmitter(t, r)
 		for round := range 8 { // a poll every 30 s brings all of them at once
 			for i := range 10 {
-				require.Empty(t, send(r2.webhook, "POST", []byte(group(fmt.Sprint("g", i), round))))
+				require.Empty(t, send(r.webhook, "POST", []byte(group(fmt.Sprint("g", i), round))))
 			}
-			require.Empty(t, send(r2.webhook, "POST", []byte(group("poison", round))))
+			require.Empty(t, send(r.webhook, "POST", []byte(group("poison", round))))
 			pass(30 * time.Second)
 		}
 		n := 0
@@ -569,8 +555,5 @@ func TestOneGroupThatIsNeverTakenDoesNotKeepTheOthers(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 10, n, "in 4 minutes, %d hand-overs", calls.Load())
-		stop()
-		<-stopped
-		require.NoError(t, r2.Shutdown(context.Background()))
 	})
 }

@@ -296,20 +296,21 @@ func decodeRefusal(err error) *refusal {
 }
 
 func (w *webhook) tableFull(ctx context.Context, err error) *refusal {
-	limit := reachedLimit(err)
-	w.telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, w.own, metric.WithAttributes(attribute.String("limit", limit.String())))
+	limit := countTableFull(ctx, w.telemetry, w.own, err)
 	return &refusal{
 		outcome: metadata.AttributeOutcomeTableFull, code: http.StatusServiceUnavailable,
 		text: "The table is full: " + limit.String() + " is reached", cause: err,
 	}
 }
 
-// reachedLimit is the limit that an error of the table is about.
-func reachedLimit(err error) metadata.AttributeLimit {
+// countTableFull counts a state that the table had no place for, and returns the limit that its error is about.
+func countTableFull(ctx context.Context, telemetry *metadata.TelemetryBuilder, own metric.MeasurementOption, err error) metadata.AttributeLimit {
+	limit := metadata.AttributeLimitMaxGroups
 	if errors.Is(err, groups.ErrTooManyPartitions) {
-		return metadata.AttributeLimitMaxPartitions
+		limit = metadata.AttributeLimitMaxPartitions
 	}
-	return metadata.AttributeLimitMaxGroups
+	telemetry.ReceiverBurrowGroupsRefused.Add(ctx, 1, own, metric.WithAttributes(attribute.String("limit", limit.String())))
+	return limit
 }
 
 // refuseEarly answers for confighttp, which refuses some requests before they reach the handler.

@@ -106,15 +106,28 @@ func (l *List) gone(all []known) (gone []known) {
 		}
 		lacking = append(lacking, e)
 	}
-	evidence := len(l.Names) > 0 && 2*len(lacking) <= len(all)
-	for _, e := range lacking {
+	absent := make([]*time.Time, len(lacking))
+	for i, e := range lacking {
+		absent[i] = e.absent
+	}
+	for _, i := range l.Judge(absent, len(all)) {
+		gone = append(gone, lacking[i])
+	}
+	return gone
+}
+
+// Judge is told of the names that the list lacks, of so many that are known: for each since when lists lack it, zero if the last
+// one had it. It brings that up to date, and returns the places of those that are gone.
+func (l *List) Judge(absent []*time.Time, known int) (gone []int) {
+	evidence := len(l.Names) > 0 && 2*len(absent) <= known
+	for i, since := range absent {
 		switch {
 		case !evidence:
-			*e.absent = time.Time{}
-		case e.absent.IsZero():
-			*e.absent = l.Asked
-		case l.Asked.Sub(*e.absent) >= l.Interval:
-			gone = append(gone, e)
+			*since = time.Time{}
+		case since.IsZero():
+			*since = l.Asked
+		case l.Asked.Sub(*since) >= l.Interval:
+			gone = append(gone, i)
 		}
 	}
 	return gone

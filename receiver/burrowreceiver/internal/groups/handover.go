@@ -68,14 +68,13 @@ func (e *entry[S]) set(t *Table, s *S, seriesOf func(*S) SeriesSet) {
 // groups or partitions come and go: first those of what ended first, then those of the entry that has just changed.
 func (t *Table) boundReplaced(changed *outgoing, now time.Time) {
 	for t.replaced > t.limits.MaxPartitions {
-		group, topic := firstEnded(t.groups), firstEnded(t.topics)
+		group := firstEnded(t.groups, func(e *entry[State]) bool { return !e.replaced.Empty() })
+		topic := firstEnded(t.topics, func(e *entry[Topic]) bool { return !e.replaced.Empty() })
 		switch {
 		case group != nil && (topic == nil || !topic.ended.Before(group.ended)):
-			t.dropEnds(&group.outgoing)
-			forget(t, t.groups, group, now)
+			giveUp(t, t.groups, group, now)
 		case topic != nil:
-			t.dropEnds(&topic.outgoing)
-			forget(t, t.topics, topic, now)
+			giveUp(t, t.topics, topic, now)
 		default:
 			if changed.replaced.size() > 0 {
 				t.dropEnds(changed)
@@ -85,14 +84,22 @@ func (t *Table) boundReplaced(changed *outgoing, now time.Time) {
 	}
 }
 
-// firstEnded is the entry that ended first and whose end some pipeline may not have; nil if there is none.
-func firstEnded[S any](entries map[key]*entry[S]) (first *entry[S]) {
+// firstEnded is the entry that ended first, of those that are not being handed over and that fit; nil if there is none.
+func firstEnded[S any](entries map[key]*entry[S], fits func(*entry[S]) bool) (first *entry[S]) {
 	for _, e := range entries {
-		if e.current == nil && !e.underway && !e.replaced.Empty() && (first == nil || e.ended.Before(first.ended)) {
+		if e.current == nil && !e.underway && (first == nil || e.ended.Before(first.ended)) && fits(e) {
 			first = e
 		}
 	}
 	return first
+}
+
+// giveUp drops the ends of an entry that has ended, and forgets it unless its incidents may still be asked for.
+func giveUp[S any](t *Table, entries map[key]*entry[S], e *entry[S], now time.Time) {
+	if !e.replaced.Empty() {
+		t.dropEnds(&e.outgoing)
+	}
+	forget(t, entries, e, now)
 }
 
 func (t *Table) setGroup(e *entry[State], s *State) { e.set(t, s, t.seriesOfGroup) }
@@ -148,20 +155,12 @@ func (t *Table) makeRoom(now time.Time) bool {
 	if t.groupsHeld == len(t.groups) {
 		return false
 	}
-	var first *entry[State]
-	for _, e := range t.groups {
-		if e.current == nil && !e.underway && (first == nil || e.ended.Before(first.ended)) {
-			first = e
-		}
-	}
+	first := firstEnded(t.groups, func(*entry[State]) bool { return true })
 	if first == nil {
 		return false
 	}
-	if !first.replaced.Empty() {
-		t.dropEnds(&first.outgoing)
-	}
 	first.past = nil
-	forget(t, t.groups, first, now)
+	giveUp(t, t.groups, first, now)
 	return true
 }
 

@@ -15,6 +15,8 @@ import (
 // recordVersion is raised when a record would be read wrongly by an older or newer version. Version 1 had no Open.
 const recordVersion = 2
 
+func readable(version int) bool { return version == recordVersion || version == 1 }
+
 // record is a group as it is kept over a restart.
 type record struct {
 	Version      int                 `json:"version"`
@@ -135,7 +137,7 @@ func RecordName(data []byte) (cluster, group string, received int64, ok bool) {
 		Received int64 `json:"received"`
 	}
 	err := json.Unmarshal(data, &r)
-	return r.Notification.Group.Cluster, r.Notification.Group.Group, r.Received, err == nil && (r.Version == recordVersion || r.Version == 1)
+	return r.Notification.Group.Cluster, r.Notification.Group.Group, r.Received, err == nil && readable(r.Version)
 }
 
 // ErrOld means a record of a group that has expired meanwhile.
@@ -187,7 +189,7 @@ func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error)
 
 // state checks a record, which may be anything that is JSON.
 func (r *record) state(times Times, now time.Time) (*State, error) {
-	if r.Version != recordVersion && r.Version != 1 {
+	if !readable(r.Version) {
 		return nil, fmt.Errorf("version %d, not %d", r.Version, recordVersion)
 	}
 	if err := r.Notification.Group.Valid(); err != nil {

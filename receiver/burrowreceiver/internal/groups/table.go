@@ -292,10 +292,8 @@ func (t *Table) endTopic(e *entry[Topic], now time.Time) {
 func (t *Table) Each(visit func(*State)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range t.groups {
-		if e.current != nil {
-			visit(e.current)
-		}
+	for s := range t.currentGroups {
+		visit(s)
 	}
 }
 

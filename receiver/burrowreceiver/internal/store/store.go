@@ -98,29 +98,35 @@ func Load(ctx context.Context, client storage.Client, table *groups.Table, now t
 			return s, loaded, err
 		}
 	}
-	newest := map[name]found{}
+	// Two records of one group can be there after a process was killed: the newest one counts.
+	newest := map[name]int{}
+	records := map[int]found{}
 	if err := s.each(ctx, func(number int, value []byte) {
-		if cluster, group, received, ok := groups.RecordName(value); ok {
-			if known, there := newest[name{cluster, group}]; !there || received > known.received {
-				newest[name{cluster, group}] = found{number, received}
-			}
+		cluster, group, received, ok := groups.RecordName(value)
+		if !ok {
+			return
+		}
+		records[number] = found{name{cluster, group}, received}
+		if known, there := newest[name{cluster, group}]; !there || received > records[known].received {
+			newest[name{cluster, group}] = number
 		}
 	}); err != nil {
 		return s, loaded, err
 	}
 	err = s.each(ctx, func(number int, value []byte) {
-		if cluster, group, _, ok := groups.RecordName(value); ok && newest[name{cluster, group}].number != number {
-			s.leaveOut(number, fmt.Errorf("group %q of cluster %q has a newer record", group, cluster), &loaded)
+		record, named := records[number]
+		if named && newest[record.name] != number {
+			s.leaveOut(number, fmt.Errorf("group %q of cluster %q has a newer record", record.group, record.cluster), &loaded)
 			return
 		}
-		s.restore(number, value, now, &loaded)
+		s.restore(number, value, record.received, now, &loaded)
 	})
 	return s, loaded, err
 }
 
-// found is where the newest record of a group is, and when its state was received.
+// found is the group of a record, and when its state was received, in unix nanoseconds.
 type found struct {
-	number   int
+	name
 	received int64
 }
 
@@ -151,8 +157,8 @@ func (s *Store) loadTimes(ctx context.Context, block int) error {
 	return err
 }
 
-// restore brings the group of a slot into the table.
-func (s *Store) restore(number int, value []byte, now time.Time, loaded *Loaded) {
+// restore brings the group of a slot into the table. received is that of its record.
+func (s *Store) restore(number int, value []byte, received int64, now time.Time, loaded *Loaded) {
 	if value == nil {
 		s.free = append(s.free, number)
 		return
@@ -167,7 +173,6 @@ func (s *Store) restore(number int, value []byte, now time.Time, loaded *Loaded)
 	} else {
 		loaded.Expired++ // the next Save removes it
 	}
-	_, _, received, _ := groups.RecordName(value)
 	s.kept[nameOf(state)] = &slot{number: number, state: state, digest: state.Digest(s.seed), received: received}
 }
 
