@@ -44,6 +44,8 @@ const (
 	defaultConcurrentRequests = 10
 	// A group of 50,000 partitions has about 17 MB.
 	defaultMaxAnswerSize = 32 << 20
+	// internalTopics are those of Kafka itself and of tools that stay by its habit.
+	internalTopics = "^__"
 	// maxAnswerBytes bounds what answers under way hold, together and with what is made of them. It is apart from what
 	// notifications hold, so that a broken Burrow API is not in their way.
 	maxAnswerBytes = 64 << 20
@@ -123,7 +125,7 @@ type APIConfig struct {
 	// MaxAnswerSize bounds an answer, in bytes.
 	MaxAnswerSize int64 `mapstructure:"max_answer_size"`
 
-	// Topics chooses those that are asked for.
+	// Topics chooses those whose heads are asked for.
 	Topics FilterConfig `mapstructure:"topics"`
 
 	// MovedClusters and MovedGroups are where the filters of the receiver stood once.
@@ -161,6 +163,7 @@ func createDefaultConfig() component.Config {
 			InitialDelay:          time.Second,
 			MaxConcurrentRequests: defaultConcurrentRequests,
 			MaxAnswerSize:         defaultMaxAnswerSize,
+			Topics:                FilterConfig{Exclude: []string{internalTopics}},
 		}),
 		Webhook:              configoptional.Some(WebhookConfig{Server: server, Path: defaultPath, MaxConnections: defaultMaxConnections}),
 		Page:                 PageConfig{Enabled: true, Path: defaultPagePath},

@@ -163,7 +163,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 				r, next, logs := emitting(t, nil)
 				require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "warn.json"))))
 				pass(1500 * time.Millisecond)
-				require.Len(t, next.series(), 17)
+				require.Len(t, next.series(), 19)
 
 				next.refuse(refusal)
 				require.Empty(t, send(r.webhook, "POST", []byte(recordedBody(t, "warn.json"))))
@@ -179,7 +179,7 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 				require.Empty(t, send(r.webhook, "POST", []byte(group("a", 2))))
 				pass(time.Second)
 				assert.Len(t, next.seen(), 1+7, "what is new is handed over at once, and alone")
-				assert.Len(t, next.series(), 17, "nothing was taken")
+				assert.Len(t, next.series(), 19, "nothing was taken")
 
 				next.refuse(nil)
 				pass(time.Minute)
@@ -190,6 +190,9 @@ func TestRefusedStateIsHandedOverAgain(t *testing.T) {
 					`burrow.group.status cluster="c" group="a"`:                 "1",
 					`burrow.group.status cluster="east" group="fraud-check"`:    "1",
 					`burrow.group.total_lag cluster="east" group="fraud-check"`: "7",
+					// When they came: at once, and a minute later.
+					`burrow.group.last_notification cluster="east" group="fraud-check"`: "9.466848015e+08",
+					`burrow.group.last_notification cluster="c" group="a"`:              "9.466848615e+08",
 				}, next.series(), "the newest state, and the end of what the pipelines had before")
 				assert.Equal(t, 1, logs.FilterMessageSnippet("pipeline refuses").Len(), "one line when it begins")
 				assert.Equal(t, 1, logs.FilterMessageSnippet("pipelines take").Len(), "and one when it ends")

@@ -105,7 +105,7 @@ func (b *payloadBuilder) addEnded(ts pcommon.Timestamp, c *groups.Change) {
 			b.ended.head(ts, c.Cluster, p.Topic, int64(p.Partition), 0)
 			continue
 		}
-		b.ended.partition(ts, &ghost.Group, p.Kinds, &burrow.PartitionStatus{Topic: p.Topic, Partition: p.Partition}, 0)
+		b.ended.partition(ts, &ghost.Group, p.Kinds, &burrow.PartitionStatus{Topic: p.Topic, Partition: p.Partition}, 0, time.Time{})
 	}
 	for i := range c.Ended.Owners {
 		b.flushIfFull()
@@ -213,10 +213,28 @@ func (r *recorder) group(ts pcommon.Timestamp, kinds groups.Series, s *groups.St
 	if kinds&groups.MaxTimeLagSeries != 0 {
 		r.builder.RecordBurrowGroupMaxTimeLagDataPoint(ts, s.MaxTimeLag, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupMaxTimeLag)
+		r.builder.RecordBurrowGroupTimeLagIsLowerBoundDataPoint(ts, oneIf(s.AtLeast), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupTimeLagIsLowerBound)
 	}
 	if kinds&groups.CompleteSeries != 0 {
 		r.builder.RecordBurrowGroupCompleteDataPoint(ts, g.Complete, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupComplete)
+	}
+	if kinds&groups.NotificationSeries != 0 {
+		r.builder.RecordBurrowGroupLastNotificationDataPoint(ts, unixSeconds(s.Notified), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupLastNotification)
+	}
+	if kinds&groups.LastCommitSeries != 0 {
+		r.builder.RecordBurrowGroupLastCommitTimestampDataPoint(ts, float64(s.LastCommit())/1e3, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupLastCommitTimestamp)
+	}
+	if kinds&groups.AheadSeries != 0 {
+		r.builder.RecordBurrowGroupPartitionsAheadDataPoint(ts, s.Ahead, g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupPartitionsAhead)
+	}
+	if kinds&groups.MaxUnreadSeries != 0 {
+		r.builder.RecordBurrowGroupOldestUnreadTimestampDataPoint(ts, unixSeconds(s.OldestUnreadOfAll()), g.Cluster, g.Group)
+		r.count(r.enabled.BurrowGroupOldestUnreadTimestamp)
 	}
 	if kinds&groups.PartitionCountSeries != 0 {
 		for status, n := range partitionCounts(g) {
@@ -229,14 +247,14 @@ func (r *recorder) group(ts pcommon.Timestamp, kinds groups.Series, s *groups.St
 // groupPartition records every series of partition i of a group.
 func (r *recorder) groupPartition(ts pcommon.Timestamp, s *groups.State, i int) {
 	p := &s.Group.Partitions[i]
-	r.partition(ts, &s.Group, s.PartitionSeries(i), p, s.TimeLag(i))
+	r.partition(ts, &s.Group, s.PartitionSeries(i), p, s.TimeLag(i), s.OldestUnread(i))
 	if groups.HasOwner(p) {
 		r.owner(ts, &s.Group, &groups.Owner{Topic: p.Topic, Partition: p.Partition, Owner: p.Owner, ClientID: p.ClientID})
 	}
 }
 
 // partition records the series of these kinds of a partition of a group.
-func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, kinds groups.Series, p *burrow.PartitionStatus, timeLag float64) {
+func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, kinds groups.Series, p *burrow.PartitionStatus, timeLag float64, oldestUnread time.Time) {
 	number := int64(p.Partition)
 	if kinds&groups.PartitionSeries != 0 {
 		r.builder.RecordBurrowPartitionLagDataPoint(ts, p.CurrentLag, g.Cluster, g.Group, p.Topic, number)
@@ -260,6 +278,20 @@ func (r *recorder) partition(ts pcommon.Timestamp, g *burrow.GroupStatus, kinds 
 		r.builder.RecordBurrowPartitionTimeLagDataPoint(ts, timeLag, g.Cluster, g.Group, p.Topic, number)
 		r.count(r.enabled.BurrowPartitionTimeLag)
 	}
+	if kinds&groups.UnreadSeries != 0 {
+		r.builder.RecordBurrowPartitionOldestUnreadTimestampDataPoint(ts, unixSeconds(oldestUnread), g.Cluster, g.Group, p.Topic, number)
+		r.count(r.enabled.BurrowPartitionOldestUnreadTimestamp)
+	}
+}
+
+// unixSeconds has the milliseconds of a moment: doubles carry no more.
+func unixSeconds(moment time.Time) float64 { return float64(moment.UnixMilli()) / 1e3 }
+
+func oneIf(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func (r *recorder) owner(ts pcommon.Timestamp, g *burrow.GroupStatus, o *groups.Owner) {

@@ -329,7 +329,7 @@ func TestOwnTelemetry(t *testing.T) {
 	r.post(t, group("refused", 1))
 	grown := strings.NewReplacer(`"east"`, `"c"`, "all-partitions-down", "a")
 	r.post(t, grown.Replace(recordedBody(t, "all-50-partitions-stop.json")))
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 20, r.table.Stats().Series) }, 5*time.Second, time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, 23, r.table.Stats().Series) }, 5*time.Second, time.Millisecond)
 
 	of := attribute.String("receiver", "burrow")
 	value := func(v int64) []metricdata.DataPoint[int64] {
@@ -337,7 +337,7 @@ func TestOwnTelemetry(t *testing.T) {
 	}
 	metadatatest.AssertEqualReceiverBurrowGroups(t, r.telemetry, value(2), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowPartitions(t, r.telemetry, value(2), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
-	metadatatest.AssertEqualReceiverBurrowSeries(t, r.telemetry, value(20), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
+	metadatatest.AssertEqualReceiverBurrowSeries(t, r.telemetry, value(23), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowGroupsExpired(t, r.telemetry, value(0), metricdatatest.IgnoreTimestamp(), metricdatatest.IgnoreExemplars())
 	metadatatest.AssertEqualReceiverBurrowGroupsRefused(t, r.telemetry, []metricdata.DataPoint[int64]{
 		{Value: 1, Attributes: attribute.NewSet(of, attribute.String("limit", "max_groups"))},
@@ -350,7 +350,7 @@ func TestOwnTelemetry(t *testing.T) {
 	assert.LessOrEqual(t, at, float64(time.Now().UnixMicro()+1)/1e6)
 	accepted, err := r.telemetry.GetMetric("otelcol_receiver_accepted_metric_points")
 	require.NoError(t, err)
-	assert.EqualValues(t, 20, accepted.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
+	assert.EqualValues(t, 23, accepted.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
 	_, err = r.telemetry.GetMetric("otelcol_receiver_burrow_handover_duration")
 	require.NoError(t, err)
 }

@@ -58,8 +58,8 @@ func BenchmarkMemory(b *testing.B) {
 		b.ReportMetric(held, "B/partition")
 		require.LessOrEqual(b, held, 500.0)
 		require.Equal(b, groups*partitions, table.heads.count)
-		for _, partitions := range table.heads.topics {
-			for _, history := range partitions {
+		for _, topic := range table.heads.topics {
+			for _, history := range topic.partitions {
 				require.Len(b, history.points, maxHeadPoints)
 				require.Equal(b, maxHeadPoints, cap(history.points))
 			}

@@ -85,7 +85,7 @@ func (t *Table) unlisted(before, s *State) (places []int, complete bool) {
 }
 
 // keepUnlisted adds partitions of before, as OK, to those that s lists. maxLagTime is the time lag of s.Group.MaxLag.
-func (s *State) keepUnlisted(before *State, places []int, maxLagTime float64) {
+func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h *heads) {
 	s.Polled = before.Polled
 	if len(places) == 0 {
 		return
@@ -104,18 +104,22 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime float64) {
 		switch {
 		case m != nil && burrow.ComparePartition(m, &p.PartitionStatus) == 0:
 			// The partition with the highest lag is named with all its values.
-			p = partition{*m, maxLagTime}
+			p = partition{*m, maxLagTime.seconds}
 		case s.Group.TotalLag == 0:
 			p.CurrentLag = 0
 			if p.timeLag = burrow.Unknown; p.End.Known() {
 				p.timeLag = 0
 			}
-		case p.Status != burrow.StatusOK || m != nil && p.CurrentLag > m.CurrentLag:
+		case p.Status != burrow.StatusOK:
 			// It has moved since, and its lag is not told.
 			p.timeLag = burrow.Unknown
+		case m != nil && p.CurrentLag > m.CurrentLag:
+			// It has moved since: it is not further behind than the one with the highest lag.
+			p.timeLag = h.notFurtherBehind(s, &p.PartitionStatus, p.timeLag)
 		}
 		p.Status = burrow.StatusOK
 		all = append(all, p)
+		s.atLeast(timeLag{seconds: p.timeLag, bound: before.AtLeast && p.timeLag == before.MaxTimeLag})
 	}
 	slices.SortFunc(all, func(a, b partition) int { return burrow.ComparePartition(&a.PartitionStatus, &b.PartitionStatus) })
 	s.Group.Partitions = make([]burrow.PartitionStatus, len(all))
@@ -123,4 +127,19 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime float64) {
 	for i := range all {
 		s.Group.Partitions[i], s.TimeLags[i] = all[i].PartitionStatus, all[i].timeLag
 	}
+}
+
+// notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; before is what it was.
+func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, before float64) float64 {
+	_, history := h.find(s.Group.Cluster, p)
+	if before <= 0 || history == nil || len(history.points) == 0 {
+		return before
+	}
+	newest, now := history.newest(), s.Received.UnixMilli()
+	committed := max(p.End.Offset, newest.offset-s.Group.MaxLag.CurrentLag)
+	if committed >= newest.offset {
+		return 0
+	}
+	at, _, _ := history.passed(committed, newest)
+	return min(before, float64(max(0, now-at))/1000)
 }

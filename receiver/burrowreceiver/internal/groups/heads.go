@@ -19,11 +19,20 @@ const (
 	reclaimInterval = 5 * time.Second
 	// headSweeps is how often within ExpireAfter the histories are searched for those to be dropped.
 	headSweeps = 4
+
+	// maxRefresh is more than the distance in which Burrow asks for heads. A head that is the same after that stands still.
+	maxRefresh = int64(time.Minute / time.Millisecond)
+	// maxCached is the age up to which Burrow tells an evaluation again, 10 s by default, and some time for it to arrive.
+	maxCached = 12_000
+	// windowCommits is how many commits Burrow keeps of a partition by default.
+	windowCommits = 10
+	// clockDifference is what the clocks of brokers and of Karrot are taken to differ by at the most.
+	clockDifference = 5_000
 )
 
 // heads has the histories of all partitions. The groups that read a partition share its history.
 type heads struct {
-	topics map[key]map[int32]*headHistory
+	topics map[key]*topicHeads
 	// count is the number of histories, at most max.
 	count, max  int
 	expireAfter time.Duration
@@ -32,12 +41,30 @@ type heads struct {
 	generation  uint8
 
 	// last is the topic that was asked for last: partitions come ordered by topic.
-	last       key
+	last  key
+	topic *topicHeads
+}
+
+// topicHeads are the histories of a topic's partitions.
+type topicHeads struct {
 	partitions map[int32]*headHistory
+	// polled is when Burrow's API told of the heads last, in unix milliseconds; 0 for never.
+	polled int64
+	// read is a moment since which Burrow has read the heads itself, in unix milliseconds; 0 if none is known.
+	read int64
 }
 
 func newHeads(limits Limits) heads {
-	return heads{topics: map[key]map[int32]*headHistory{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
+	return heads{topics: map[key]*topicHeads{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
+}
+
+// find returns the history of a partition and those of its topic, nil for what there is not.
+func (h *heads) find(cluster string, p *burrow.PartitionStatus) (*topicHeads, *headHistory) {
+	topic := h.topics[key{cluster, p.Topic}]
+	if topic == nil {
+		return nil, nil
+	}
+	return topic, topic.partitions[p.Partition]
 }
 
 // headHistory is what is known of one partition's head.
@@ -52,6 +79,9 @@ type headHistory struct {
 	seen int64
 	// generation is that of the last search in which a state needed it.
 	generation uint8
+	// followed says that Burrow's API tells of the head. Then evaluations add nothing: they tell of the same heads, later, and
+	// can have been kept by Burrow for a while.
+	followed bool
 }
 
 // headPoint says that the head had reached offset at that time. It may have done so up to one offset-refresh earlier.
@@ -60,55 +90,74 @@ type headPoint struct {
 	at     int64 // unix milliseconds
 }
 
+// timeLag is how long ago the oldest message was written that a group has not committed.
+type timeLag struct {
+	// seconds is burrow.Unknown if it is not known.
+	seconds float64
+	// bound says that it is a lower bound.
+	bound bool
+}
+
+var noTimeLag = timeLag{seconds: burrow.Unknown}
+
 // observe adds what an evaluation tells of heads, and fills in the time lags of s. It returns that of Group.MaxLag.
-func (h *heads) observe(s *State) (maxLagTime float64) {
+func (h *heads) observe(s *State) (maxLagTime timeLag) {
 	g, now := &s.Group, s.Received.UnixMilli()
-	s.MaxTimeLag, maxLagTime = burrow.Unknown, burrow.Unknown
+	s.MaxTimeLag, s.Ahead, maxLagTime = burrow.Unknown, burrow.Unknown, noTimeLag
 	listed := false
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
-		lag := h.history(g.Cluster, p, now).observe(p, now)
+		lag := h.observePartition(s, p, now)
 		if g.MaxLag != nil && burrow.ComparePartition(g.MaxLag, p) == 0 {
 			listed, maxLagTime = true, lag
 		}
-		if lag == burrow.Unknown {
-			continue
-		}
-		if s.TimeLags == nil {
-			s.TimeLags = slices.Repeat([]float64{burrow.Unknown}, len(g.Partitions))
-		}
-		s.TimeLags[i] = lag
-		s.MaxTimeLag = max(s.MaxTimeLag, lag)
+		s.setTimeLag(i, lag)
 	}
 	if g.MaxLag != nil && !listed {
-		maxLagTime = h.history(g.Cluster, g.MaxLag, now).observe(g.MaxLag, now)
-		s.MaxTimeLag = max(s.MaxTimeLag, maxLagTime)
+		maxLagTime = h.observePartition(s, g.MaxLag, now)
+		s.atLeast(maxLagTime)
 	}
 	return maxLagTime
+}
+
+// observePartition does so for one partition, and counts it if its commit is ahead of the head.
+func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64) timeLag {
+	history := h.history(s.Group.Cluster, p, now)
+	if !history.isFollowed(h.topic, now) {
+		return history.observe(p, now)
+	}
+	s.Ahead = max(s.Ahead, 0)
+	if history.isBehind(p, h.topic.read) {
+		s.Ahead++
+		return noTimeLag
+	}
+	return history.judge(p, now, asOf(p, now))
 }
 
 // history finds or makes the history of a partition. When there are too many, the partition gets one that nobody
 // keeps, and is answered from this notification alone.
 func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *headHistory {
-	if k := (key{cluster, p.Topic}); h.partitions == nil || k != h.last {
-		h.last, h.partitions = k, h.topics[k]
+	if k := (key{cluster, p.Topic}); h.topic == nil || k != h.last {
+		h.last, h.topic = k, h.topics[k]
 	}
-	if history := h.partitions[p.Partition]; history != nil {
-		if now-history.seen >= h.expireAfter.Milliseconds() {
-			history.points = history.points[:0]
+	if h.topic != nil {
+		if history := h.topic.partitions[p.Partition]; history != nil {
+			if now-history.seen >= h.expireAfter.Milliseconds() {
+				history.points = history.points[:0]
+			}
+			history.seen = max(history.seen, now)
+			return history
 		}
-		history.seen = max(history.seen, now)
-		return history
 	}
 	history := &headHistory{seen: now}
 	if h.count >= h.max {
 		return history
 	}
-	if h.partitions == nil {
-		h.partitions = map[int32]*headHistory{}
-		h.topics[h.last] = h.partitions
+	if h.topic == nil {
+		h.topic = &topicHeads{partitions: map[int32]*headHistory{}}
+		h.topics[h.last] = h.topic
 	}
-	h.partitions[p.Partition] = history
+	h.topic.partitions[p.Partition] = history
 	h.count++
 	return history
 }
@@ -135,7 +184,7 @@ func (h *heads) reclaim(states func(yield func(*State) bool), now time.Time) {
 }
 
 func (h *heads) keep(cluster string, p *burrow.PartitionStatus) {
-	if history := h.topics[key{cluster, p.Topic}][p.Partition]; history != nil {
+	if _, history := h.find(cluster, p); history != nil {
 		history.generation = h.generation
 	}
 }
@@ -151,40 +200,108 @@ func (h *heads) expire(now time.Time) {
 }
 
 func (h *heads) drop(unwanted func(*headHistory) bool) {
-	h.last, h.partitions = key{}, nil
-	for k, partitions := range h.topics {
-		for number, history := range partitions {
+	h.last, h.topic = key{}, nil
+	for k, topic := range h.topics {
+		for number, history := range topic.partitions {
 			if unwanted(history) {
-				delete(partitions, number)
+				delete(topic.partitions, number)
 				h.count--
 			}
 		}
-		if len(partitions) == 0 {
+		if len(topic.partitions) == 0 {
 			delete(h.topics, k)
 		}
 	}
 }
 
+// isFollowed says whether Burrow's API tells of the head. It ceases to be when it has not for some time.
+func (h *headHistory) isFollowed(t *topicHeads, now int64) bool {
+	h.followed = h.followed && t != nil && now-t.polled <= tooLate && len(h.points) > 0
+	return h.followed
+}
+
+// newest is the point that the API told last. There is one if the history is followed.
+func (h *headHistory) newest() headPoint { return h.points[len(h.points)-1] }
+
+// isBehind says whether the head lies below the newest commit, though Burrow has read it since: Burrow's heads are up to one offset-refresh
+// old, and commits are not. read is a moment since which it has read it.
+func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
+	return p.End.Known() && p.End.Offset > h.newest().offset && p.End.Timestamp > 0 && p.End.Timestamp+clockDifference < read
+}
+
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
-func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) float64 {
+func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
 	if n := len(h.points); n > 0 && h.points[n-1].at-now > tooLate {
 		h.points = h.points[:0] // the clock was put back
 	}
 	h.commit(p.Start, now)
 	h.commit(p.End, now)
 	if !p.End.Known() {
-		return burrow.Unknown
+		return noTimeLag
 	}
 	h.head(p.End.Offset, p.CurrentLag, now)
-	if p.CurrentLag == 0 {
-		return 0
+	if p.CurrentLag != 0 {
+		h.told = headPoint{p.End.Offset + p.CurrentLag, now}
 	}
-	h.told = headPoint{p.End.Offset + p.CurrentLag, now}
-	at, ok := h.passed(p.End.Offset, now)
+	// The heads here are up to one offset-refresh older than their moments, which is more than the age of the evaluation.
+	return h.judge(p, now, now)
+}
+
+// judge returns the time lag of a group's partition as of a moment. That a head was told with the evaluation which is not in the history helps if
+// it is higher than all in there.
+func (h *headHistory) judge(p *burrow.PartitionStatus, now, of int64) timeLag {
+	switch {
+	case !p.End.Known():
+		return noTimeLag
+	case p.CurrentLag == 0:
+		return timeLag{}
+	}
+	told := headPoint{math.MaxInt64, now}
+	if p.CurrentLag <= math.MaxInt64-p.End.Offset {
+		told.offset = p.End.Offset + p.CurrentLag
+	}
+	at, bound, ok := h.passed(p.End.Offset, told)
 	if !ok {
-		return burrow.Unknown
+		return noTimeLag
 	}
-	return float64(max(0, now-at)) / 1000
+	return timeLag{float64(max(0, of-at)) / 1000, bound}
+}
+
+// asOf is the moment of which an evaluation tells that arrives now. Burrow can have kept it for some seconds, and a group that goes on
+// has committed more since. Its lag is then about what it was in the middle between two commits.
+func asOf(p *burrow.PartitionStatus, now int64) int64 {
+	if p.Status == burrow.StatusStop || p.Status == burrow.StatusStall || !p.Start.Known() || p.End.Offset == p.Start.Offset {
+		return now
+	}
+	commits := float64(windowCommits)
+	if p.Complete != burrow.Unknown {
+		commits *= p.Complete
+	}
+	distance := int64(float64(p.End.Timestamp-p.Start.Timestamp) / max(commits-1, 1))
+	if age := now - p.End.Timestamp; age > distance && age <= distance+maxCached {
+		return p.End.Timestamp + distance/2
+	}
+	return now
+}
+
+// see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
+// again, which it has since the moment read, or after a long time.
+func (h *headHistory) see(p headPoint, read int64) {
+	if n := len(h.points); h.followed && n > 0 && p.offset == h.newest().offset && read < h.newest().at && p.at-h.newest().at < maxRefresh {
+		return
+	}
+	h.add(p)
+	h.followed = true
+}
+
+// fallen says whether a head is below one that was seen so long ago that its age does not explain it.
+func (h *headHistory) fallen(p headPoint) bool {
+	for i := range h.points {
+		if h.points[i].offset > p.offset {
+			return p.at-h.points[i].at > tooLate
+		}
+	}
+	return false
 }
 
 // commit adds the head that Burrow compared a commit with. It did so when it saw the commit, which can be long after
@@ -232,7 +349,17 @@ func (h *headHistory) add(p headPoint) {
 		h.points = slices.Delete(h.points, 0, i)
 		i, j = 0, j-i
 	}
+	stood := i > 0 && i < j && h.points[i].offset == h.points[i-1].offset
 	h.points = slices.Delete(h.points, i, j)
+	if stood {
+		// What was told of it later was old. It ended where the head was seen higher.
+		end := headPoint{h.points[i-1].offset, p.at}
+		h.insert(i, end)
+		i = len(h.points)
+		for i > 0 && h.points[i-1].at > p.at {
+			i--
+		}
+	}
 	h.insert(i, p)
 }
 
@@ -281,22 +408,31 @@ func (h *headHistory) least() (best int) {
 	return best
 }
 
-// passed returns when the head passed offset, which is when the oldest message was written that is not committed. If
-// that was before all that is known, it is the oldest time known, at which the message was there already.
-func (h *headHistory) passed(offset, now int64) (at int64, ok bool) {
-	n := len(h.points)
-	if n == 0 || h.points[n-1].offset <= offset {
-		return 0, false
-	}
-	for i := n - 2; i >= 0; i-- {
-		if h.points[i].offset <= offset {
-			return between(h.points[i], h.points[i+1], offset), true
+// passed returns when the head passed offset, which is when the oldest message was written that is not committed; newest is behind the
+// history, if it is higher. If that was before all that is known, it is the oldest time known, at which the message was there already.
+func (h *headHistory) passed(offset int64, newest headPoint) (at int64, bound, ok bool) {
+	above := newest
+	for i := len(h.points) - 1; i >= 0; i-- {
+		p := h.points[i]
+		if p.offset > offset {
+			above = p
+			continue
 		}
+		if above.offset <= offset {
+			return 0, false, false
+		}
+		stood := i > 0 && h.points[i-1].offset == p.offset && above.at < newest.at
+		return between(p, above, offset, stood), false, true
 	}
-	return h.points[0].at, h.points[0].at < now
+	return above.at, true, above.at < newest.at
 }
 
-// between interpolates between two points with different offsets.
-func between(a, b headPoint, offset int64) int64 {
-	return a.at + int64(float64(b.at-a.at)*(float64(offset-a.offset)/float64(b.offset-a.offset)))
+// between interpolates between two points with different offsets. The message with an offset makes the head pass it. Between two heads it
+// is taken to do so in the middle of its share of the time. A standstill lasts until the head was seen higher, if that was before now.
+func between(a, b headPoint, offset int64, stood bool) int64 {
+	share := 0.5
+	if stood {
+		share = 1
+	}
+	return a.at + int64(float64(b.at-a.at)*((float64(offset-a.offset)+share)/float64(b.offset-a.offset)))
 }

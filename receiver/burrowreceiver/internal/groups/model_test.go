@@ -19,13 +19,13 @@ type page map[string]bool
 
 // series are the names of a set's series.
 func series(cluster, name string, set *SeriesSet) (list []string) {
-	for kind := GroupSeries; kind <= PartitionCountSeries; kind <<= 1 {
+	for kind := GroupSeries; kind <= lastGroupSeries; kind <<= 1 {
 		if set.Group&kind != 0 {
 			list = append(list, fmt.Sprintf("%s/%s kind %d", cluster, name, kind))
 		}
 	}
 	for _, p := range set.Partitions {
-		for kind := PartitionSeries; kind <= HeadSeries; kind <<= 1 {
+		for kind := PartitionSeries; kind <= lastPartitionSeries; kind <<= 1 {
 			if p.Kinds&kind != 0 {
 				list = append(list, fmt.Sprintf("%s/%s %s/%d kind %d", cluster, name, p.Topic, p.Partition, kind))
 			}

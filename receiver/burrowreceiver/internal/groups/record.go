@@ -29,8 +29,13 @@ type record struct {
 	Incidents  incidentsRecord `json:"incidents"`
 	TimeLags   []float64       `json:"time_lags,omitempty"`
 	MaxTimeLag float64         `json:"max_time_lag"`
-	Heads      []headRecord    `json:"heads,omitempty"`
-	History    historyRecord   `json:"history,omitzero"`
+	AtLeast    bool            `json:"at_least,omitempty"`
+	// Ahead is absent if it is not known.
+	Ahead *int64 `json:"partitions_ahead,omitempty"`
+	// Notified is in unix nanoseconds; 0 if no notification has come.
+	Notified int64         `json:"notified,omitempty"`
+	Heads    []headRecord  `json:"heads,omitempty"`
+	History  historyRecord `json:"history,omitzero"`
 }
 
 type incidentsRecord struct {
@@ -51,16 +56,16 @@ type headRecord struct {
 }
 
 // Times are the moments of a state, of which a poll that finds nothing new changes nothing else. They are in unix
-// nanoseconds; Polled is 0 if the state is not from the API.
+// nanoseconds; Polled is 0 if the state is not from the API, and Notified if no notification has come.
 type Times struct {
 	// Record is Received of the state whose record they belong to.
-	Record           int64
-	Received, Polled int64
+	Record                     int64
+	Received, Polled, Notified int64
 }
 
 // Times returns the moments of the state.
 func (s *State) Times() Times {
-	return Times{Record: s.Received.UnixNano(), Received: s.Received.UnixNano(), Polled: unixNano(s.Polled)}
+	return Times{Record: s.Received.UnixNano(), Received: s.Received.UnixNano(), Polled: unixNano(s.Polled), Notified: unixNano(s.Notified)}
 }
 
 func unixNano(moment time.Time) int64 {
@@ -119,7 +124,10 @@ func (t *Table) Record(s *State) ([]byte, error) {
 		Version: recordVersion, Notification: s.Notification, Received: times.Received, Polled: times.Polled,
 		Incidents: incidentsRecord{Incidents: i, Recent: i.recent, LastFrom: i.last.start, LastTo: i.last.end, Late: i.late, Reopened: i.reopened},
 		TimeLags:  s.TimeLags, MaxTimeLag: s.MaxTimeLag, FromAPI: s.FromAPI,
-		History: s.History.record(),
+		AtLeast: s.AtLeast, Notified: times.Notified, History: s.History.record(),
+	}
+	if s.Ahead != burrow.Unknown {
+		r.Ahead = &s.Ahead
 	}
 	t.mu.Lock()
 	r.Heads = t.heads.records(&s.Group)
@@ -222,14 +230,23 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
 	s := &State{
 		Notification: r.Notification, Received: time.Unix(0, received), Incidents: incidents,
-		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, FromAPI: r.FromAPI,
-		History: history,
+		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, AtLeast: r.AtLeast, FromAPI: r.FromAPI,
+		History: history, Ahead: burrow.Unknown,
+	}
+	if r.Ahead != nil {
+		if *r.Ahead < 0 {
+			return nil, fmt.Errorf("%d partitions ahead", *r.Ahead)
+		}
+		s.Ahead = *r.Ahead
 	}
 	if received == now.UnixNano() {
 		s.Received = now
 	}
 	if polled := max(r.Polled, times.Polled); polled > 0 {
 		s.Polled = time.Unix(0, min(polled, received))
+	}
+	if notified := max(r.Notified, times.Notified); notified > 0 {
+		s.Notified = time.Unix(0, min(notified, received))
 	}
 	// Nothing else has changed meanwhile: a message that was not read then is older now.
 	later := max(0, float64(received-r.Received)/float64(time.Second))
@@ -248,7 +265,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 func (h *heads) records(g *burrow.GroupStatus) []headRecord {
 	var list []headRecord
 	add := func(p *burrow.PartitionStatus) {
-		history := h.topics[key{g.Cluster, p.Topic}][p.Partition]
+		_, history := h.find(g.Cluster, p)
 		if history == nil || len(history.points) == 0 {
 			return
 		}

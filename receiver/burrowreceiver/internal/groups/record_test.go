@@ -99,8 +99,8 @@ func FuzzRestore(f *testing.F) {
 		}
 		require.NoError(t, state.Group.Valid())
 		require.False(t, state.Received.After(at(60)))
-		for _, partitions := range table.heads.topics {
-			for _, history := range partitions {
+		for _, topic := range table.heads.topics {
+			for _, history := range topic.partitions {
 				require.LessOrEqual(t, len(history.points), maxHeadPoints)
 				for i := range history.points {
 					require.True(t, i == 0 || history.points[i-1].offset <= history.points[i].offset)

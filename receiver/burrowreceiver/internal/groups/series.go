@@ -17,6 +17,12 @@ const (
 	MaxTimeLagSeries
 	CompleteSeries
 	PartitionCountSeries
+	NotificationSeries // last notification
+	LastCommitSeries
+	AheadSeries
+	MaxUnreadSeries // oldest unread timestamp of the group
+
+	lastGroupSeries = MaxUnreadSeries
 )
 
 // The kinds of a partition. Every partition of a group has that of PartitionSeries; a partition of a topic
@@ -28,6 +34,9 @@ const (
 	PartitionCompleteSeries
 	TimeLagSeries
 	HeadSeries
+	UnreadSeries // oldest unread timestamp
+
+	lastPartitionSeries = UnreadSeries
 )
 
 // SeriesSet is a set of series of one group or of one topic.
@@ -164,6 +173,10 @@ func (s *State) Series() Series {
 	add(s.MaxTimeLag != burrow.Unknown, MaxTimeLagSeries)
 	add(s.Group.Complete != burrow.Unknown, CompleteSeries)
 	add(s.countable(), PartitionCountSeries)
+	add(!s.Notified.IsZero(), NotificationSeries)
+	add(s.LastCommit() > 0, LastCommitSeries)
+	add(s.Ahead != burrow.Unknown, AheadSeries)
+	add(!s.OldestUnreadOfAll().IsZero(), MaxUnreadSeries)
 	return kinds
 }
 
@@ -180,6 +193,7 @@ func (s *State) PartitionSeries(i int) Series {
 	add(p.End.Known(), CommitSeries)
 	add(p.Complete != burrow.Unknown, PartitionCompleteSeries)
 	add(s.TimeLag(i) != burrow.Unknown, TimeLagSeries)
+	add(s.TimeLag(i) > 0, UnreadSeries)
 	return kinds
 }
 

@@ -9,6 +9,7 @@ package groups
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,8 +52,14 @@ type State struct {
 	History History
 	// TimeLags are the time lags of Group.Partitions in seconds, burrow.Unknown where it is not known; nil if none is.
 	TimeLags []float64
-	// MaxTimeLag is the largest known time lag of the listed partitions and MaxLag, or burrow.Unknown.
+	// MaxTimeLag is the largest known time lag of all partitions and MaxLag, or burrow.Unknown. AtLeast says that it is a lower bound.
 	MaxTimeLag float64
+	AtLeast    bool
+	// Ahead is the number of partitions whose newest commit lies above the head that Burrow has read since; burrow.Unknown if no
+	// head is known.
+	Ahead int64
+	// Notified is when the last notification about the group arrived; zero if none has.
+	Notified time.Time
 }
 
 // TimeLag is the time lag of the listed partition i, in seconds, or burrow.Unknown.
@@ -61,6 +68,67 @@ func (s *State) TimeLag(i int) float64 {
 		return burrow.Unknown
 	}
 	return s.TimeLags[i]
+}
+
+// setTimeLag sets the time lag of partition i. All are set in one pass.
+func (s *State) setTimeLag(i int, lag timeLag) {
+	if lag.seconds == burrow.Unknown {
+		return
+	}
+	if s.TimeLags == nil {
+		s.TimeLags = slices.Repeat([]float64{burrow.Unknown}, len(s.Group.Partitions))
+	}
+	s.TimeLags[i] = lag.seconds
+	s.atLeast(lag)
+}
+
+// atLeast raises MaxTimeLag to that of one more partition.
+func (s *State) atLeast(lag timeLag) {
+	if lag.seconds > s.MaxTimeLag {
+		s.MaxTimeLag, s.AtLeast = lag.seconds, lag.bound
+	}
+}
+
+// told is the moment of which partition i is told: the last poll's, if the newest notification does not tell of it.
+func (s *State) told(i int) time.Time {
+	p := &s.Group.Partitions[i]
+	if s.Polled.IsZero() || p.Status != burrow.StatusOK || s.Group.MaxLag != nil && burrow.ComparePartition(s.Group.MaxLag, p) == 0 {
+		return s.Received
+	}
+	return s.Polled
+}
+
+// OldestUnread is when the oldest message of partition i was written that is not committed; zero if there is none, or it is not known.
+func (s *State) OldestUnread(i int) time.Time {
+	return before(s.told(i), s.TimeLag(i))
+}
+
+// OldestUnreadOfAll is the same of the partition with the largest time lag.
+func (s *State) OldestUnreadOfAll() time.Time {
+	for i, lag := range s.TimeLags {
+		if lag == s.MaxTimeLag {
+			return s.OldestUnread(i)
+		}
+	}
+	return before(s.Received, s.MaxTimeLag)
+}
+
+func before(moment time.Time, seconds float64) time.Time {
+	if seconds <= 0 {
+		return time.Time{}
+	}
+	return moment.Add(-time.Duration(seconds * float64(time.Second)))
+}
+
+// LastCommit is the time of the newest commit of all partitions that are known, in unix milliseconds; 0 if none is.
+func (s *State) LastCommit() (last int64) {
+	for i := range s.Group.Partitions {
+		last = max(last, s.Group.Partitions[i].End.Timestamp)
+	}
+	if m := s.Group.MaxLag; m != nil {
+		last = max(last, m.End.Timestamp)
+	}
+	return last
 }
 
 // IncidentDuration is how long the open incident has lasted at the time of the state, never below 0;
@@ -124,7 +192,7 @@ func New(limits Limits) *Table {
 // overlap, and Burrow keeps evaluations for a while. The table keeps n. The error is ErrTooManyGroups or
 // ErrTooManyPartitions, and then nothing has changed.
 func (t *Table) Update(n *burrow.Notification, received time.Time) error {
-	return t.update(&State{Notification: *n, Received: received})
+	return t.update(&State{Notification: *n, Received: received, Notified: received})
 }
 
 // UpdateFromAPI does the same with an answer of Burrow's API, which was asked for at the given moment and has all partitions.
@@ -151,8 +219,11 @@ func (t *Table) update(s *State) error {
 			return nil
 		}
 		if s.olderEvaluation(before, min(maxEvaluationAge, t.limits.ExpireAfter/2)) {
-			adoptIncident(e, s)
+			adopt(e, s)
 			return nil
+		}
+		if s.Notified.IsZero() {
+			s.Notified = before.Notified
 		}
 	case e != nil && e.past != nil:
 		incidents = *e.past
@@ -188,7 +259,7 @@ func (t *Table) update(s *State) error {
 	maxLagTime := t.heads.observe(s)
 	s.FromAPI = s.FromAPI || before != nil && before.FromAPI
 	if complete {
-		s.keepUnlisted(before, unlisted, maxLagTime)
+		s.keepUnlisted(before, unlisted, maxLagTime, &t.heads)
 	}
 	if before == nil {
 		t.groupsHeld++
@@ -216,16 +287,19 @@ func (t *Table) currentGroups(yield func(*State) bool) {
 	}
 }
 
-// adoptIncident takes what an evaluation that is too old to count tells of the open incident. It goes out with the next state: a second
-// point of the same moment would be refused by some backends.
-func adoptIncident(e *entry[State], old *State) {
-	incidents := e.current.Incidents
-	if old.Group.Status <= burrow.StatusOK || !incidents.Open || !incidents.adopt(&old.Notification) {
-		return
-	}
+// adopt takes what an evaluation that is too old to count tells: that it came, and of the open incident. It goes out with the next state: a
+// second point of the same moment would be refused by some backends.
+func adopt(e *entry[State], old *State) {
 	s := *e.current
-	s.Incidents = incidents
-	e.current = &s
+	if !s.Notified.IsZero() && !old.Notified.IsZero() {
+		s.Notified = old.Notified
+	}
+	if old.Group.Status > burrow.StatusOK && s.Incidents.Open {
+		s.Incidents.adopt(&old.Notification)
+	}
+	if s.Notified != e.current.Notified || s.Incidents != e.current.Incidents {
+		e.current = &s
+	}
 }
 
 // Expire ends the groups and topics of which nothing was received for ExpireAfter.

@@ -39,8 +39,8 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 			return ErrUnmatched
 		}
 	}
-	histories := t.heads.topics[k]
-	if !t.matches(histories, topic) {
+	heads := t.heads.topics[k]
+	if !t.matches(heads, topic, len(topic.Offsets) == held) {
 		return ErrUnmatched
 	}
 	if now := len(topic.Offsets); now > held && t.offsets-held+now > t.limits.MaxPartitions {
@@ -56,19 +56,42 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	t.offsets += len(topic.Offsets) - held
 	t.setTopic(e, topic)
 	t.boundReplaced(&e.outgoing, topic.Received)
-	for number, offset := range topic.Offsets {
-		if history := histories[int32(number)]; history != nil && offset != burrow.Unknown {
-			history.head(offset, 0, topic.Received.UnixMilli())
-		}
-	}
+	heads.see(topic)
 	return nil
 }
 
+// see adds what the API tells of the heads of partitions that groups read.
+func (t *topicHeads) see(topic *Topic) {
+	if t == nil {
+		return
+	}
+	at := topic.Received.UnixMilli()
+	each := func(visit func(history *headHistory, p headPoint)) {
+		for number, offset := range topic.Offsets {
+			if history := t.partitions[int32(number)]; history != nil && offset != burrow.Unknown {
+				visit(history, headPoint{offset, at})
+			}
+		}
+	}
+	each(func(history *headHistory, p headPoint) {
+		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before.
+		if history.followed && p.offset != history.newest().offset {
+			t.read = t.polled
+		}
+	})
+	each(func(history *headHistory, p headPoint) { history.see(p, t.read) })
+	t.polled = at
+}
+
 // matches says whether the offsets can be those of the partitions that groups were seen to read: there are enough of them,
-// and none is below a head of which Burrow told a short time ago. One of which it told long ago is that of a topic that was recreated.
-func (t *Table) matches(histories map[int32]*headHistory, topic *Topic) bool {
+// and none is below a head of which Burrow told a short time ago. One of which it told long ago is that of a topic that was recreated, and so
+// is one that has fallen below all that it was, if the API told of as many before.
+func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool) bool {
+	if heads == nil {
+		return true
+	}
 	asked := topic.Received.UnixMilli()
-	for number, history := range histories {
+	for number, history := range heads.partitions {
 		if asked-history.seen >= t.limits.ExpireAfter.Milliseconds() {
 			continue
 		}
@@ -76,7 +99,8 @@ func (t *Table) matches(histories map[int32]*headHistory, topic *Topic) bool {
 			return false
 		}
 		offset, told := topic.Offsets[number], history.told
-		if offset != burrow.Unknown && offset < told.offset && told.at <= asked && asked-told.at <= tooLate {
+		if offset != burrow.Unknown && offset < told.offset && told.at <= asked && asked-told.at <= tooLate &&
+			!(asMany && history.fallen(headPoint{offset, asked})) {
 			return false
 		}
 	}

@@ -28,22 +28,28 @@ func (ms *MetricConfig) Unmarshal(parser *confmap.Conf) error {
 
 // MetricsConfig provides config for burrow metrics.
 type MetricsConfig struct {
-	BurrowGroupComplete                MetricConfig `mapstructure:"burrow.group.complete"`
-	BurrowGroupIncidentDuration        MetricConfig `mapstructure:"burrow.group.incident.duration"`
-	BurrowGroupIncidents               MetricConfig `mapstructure:"burrow.group.incidents"`
-	BurrowGroupMaxLag                  MetricConfig `mapstructure:"burrow.group.max_lag"`
-	BurrowGroupMaxTimeLag              MetricConfig `mapstructure:"burrow.group.max_time_lag"`
-	BurrowGroupPartitions              MetricConfig `mapstructure:"burrow.group.partitions"`
-	BurrowGroupStatus                  MetricConfig `mapstructure:"burrow.group.status"`
-	BurrowGroupTotalLag                MetricConfig `mapstructure:"burrow.group.total_lag"`
-	BurrowPartitionCommittedOffset     MetricConfig `mapstructure:"burrow.partition.committed_offset"`
-	BurrowPartitionComplete            MetricConfig `mapstructure:"burrow.partition.complete"`
-	BurrowPartitionLag                 MetricConfig `mapstructure:"burrow.partition.lag"`
-	BurrowPartitionLastCommitTimestamp MetricConfig `mapstructure:"burrow.partition.last_commit_timestamp"`
-	BurrowPartitionOwner               MetricConfig `mapstructure:"burrow.partition.owner"`
-	BurrowPartitionStatus              MetricConfig `mapstructure:"burrow.partition.status"`
-	BurrowPartitionTimeLag             MetricConfig `mapstructure:"burrow.partition.time_lag"`
-	BurrowTopicOffset                  MetricConfig `mapstructure:"burrow.topic.offset"`
+	BurrowGroupComplete                  MetricConfig `mapstructure:"burrow.group.complete"`
+	BurrowGroupIncidentDuration          MetricConfig `mapstructure:"burrow.group.incident.duration"`
+	BurrowGroupIncidents                 MetricConfig `mapstructure:"burrow.group.incidents"`
+	BurrowGroupLastCommitTimestamp       MetricConfig `mapstructure:"burrow.group.last_commit_timestamp"`
+	BurrowGroupLastNotification          MetricConfig `mapstructure:"burrow.group.last_notification"`
+	BurrowGroupMaxLag                    MetricConfig `mapstructure:"burrow.group.max_lag"`
+	BurrowGroupMaxTimeLag                MetricConfig `mapstructure:"burrow.group.max_time_lag"`
+	BurrowGroupOldestUnreadTimestamp     MetricConfig `mapstructure:"burrow.group.oldest_unread_timestamp"`
+	BurrowGroupPartitions                MetricConfig `mapstructure:"burrow.group.partitions"`
+	BurrowGroupPartitionsAhead           MetricConfig `mapstructure:"burrow.group.partitions_ahead"`
+	BurrowGroupStatus                    MetricConfig `mapstructure:"burrow.group.status"`
+	BurrowGroupTimeLagIsLowerBound       MetricConfig `mapstructure:"burrow.group.time_lag_is_lower_bound"`
+	BurrowGroupTotalLag                  MetricConfig `mapstructure:"burrow.group.total_lag"`
+	BurrowPartitionCommittedOffset       MetricConfig `mapstructure:"burrow.partition.committed_offset"`
+	BurrowPartitionComplete              MetricConfig `mapstructure:"burrow.partition.complete"`
+	BurrowPartitionLag                   MetricConfig `mapstructure:"burrow.partition.lag"`
+	BurrowPartitionLastCommitTimestamp   MetricConfig `mapstructure:"burrow.partition.last_commit_timestamp"`
+	BurrowPartitionOldestUnreadTimestamp MetricConfig `mapstructure:"burrow.partition.oldest_unread_timestamp"`
+	BurrowPartitionOwner                 MetricConfig `mapstructure:"burrow.partition.owner"`
+	BurrowPartitionStatus                MetricConfig `mapstructure:"burrow.partition.status"`
+	BurrowPartitionTimeLag               MetricConfig `mapstructure:"burrow.partition.time_lag"`
+	BurrowTopicOffset                    MetricConfig `mapstructure:"burrow.topic.offset"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -57,17 +63,32 @@ func DefaultMetricsConfig() MetricsConfig {
 		BurrowGroupIncidents: MetricConfig{
 			Enabled: true,
 		},
+		BurrowGroupLastCommitTimestamp: MetricConfig{
+			Enabled: true,
+		},
+		BurrowGroupLastNotification: MetricConfig{
+			Enabled: true,
+		},
 		BurrowGroupMaxLag: MetricConfig{
 			Enabled: true,
 		},
 		BurrowGroupMaxTimeLag: MetricConfig{
 			Enabled: true,
 		},
+		BurrowGroupOldestUnreadTimestamp: MetricConfig{
+			Enabled: false,
+		},
 		BurrowGroupPartitions: MetricConfig{
+			Enabled: true,
+		},
+		BurrowGroupPartitionsAhead: MetricConfig{
 			Enabled: true,
 		},
 		BurrowGroupStatus: MetricConfig{
 			Enabled: true,
+		},
+		BurrowGroupTimeLagIsLowerBound: MetricConfig{
+			Enabled: false,
 		},
 		BurrowGroupTotalLag: MetricConfig{
 			Enabled: true,
@@ -82,6 +103,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		BurrowPartitionLastCommitTimestamp: MetricConfig{
+			Enabled: false,
+		},
+		BurrowPartitionOldestUnreadTimestamp: MetricConfig{
 			Enabled: false,
 		},
 		BurrowPartitionOwner: MetricConfig{

@@ -36,16 +36,31 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowGroupIncidents: MetricConfig{
 						Enabled: true,
 					},
+					BurrowGroupLastCommitTimestamp: MetricConfig{
+						Enabled: true,
+					},
+					BurrowGroupLastNotification: MetricConfig{
+						Enabled: true,
+					},
 					BurrowGroupMaxLag: MetricConfig{
 						Enabled: true,
 					},
 					BurrowGroupMaxTimeLag: MetricConfig{
 						Enabled: true,
 					},
+					BurrowGroupOldestUnreadTimestamp: MetricConfig{
+						Enabled: true,
+					},
 					BurrowGroupPartitions: MetricConfig{
 						Enabled: true,
 					},
+					BurrowGroupPartitionsAhead: MetricConfig{
+						Enabled: true,
+					},
 					BurrowGroupStatus: MetricConfig{
+						Enabled: true,
+					},
+					BurrowGroupTimeLagIsLowerBound: MetricConfig{
 						Enabled: true,
 					},
 					BurrowGroupTotalLag: MetricConfig{
@@ -61,6 +76,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					BurrowPartitionLastCommitTimestamp: MetricConfig{
+						Enabled: true,
+					},
+					BurrowPartitionOldestUnreadTimestamp: MetricConfig{
 						Enabled: true,
 					},
 					BurrowPartitionOwner: MetricConfig{
@@ -91,16 +109,31 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					BurrowGroupIncidents: MetricConfig{
 						Enabled: false,
 					},
+					BurrowGroupLastCommitTimestamp: MetricConfig{
+						Enabled: false,
+					},
+					BurrowGroupLastNotification: MetricConfig{
+						Enabled: false,
+					},
 					BurrowGroupMaxLag: MetricConfig{
 						Enabled: false,
 					},
 					BurrowGroupMaxTimeLag: MetricConfig{
 						Enabled: false,
 					},
+					BurrowGroupOldestUnreadTimestamp: MetricConfig{
+						Enabled: false,
+					},
 					BurrowGroupPartitions: MetricConfig{
 						Enabled: false,
 					},
+					BurrowGroupPartitionsAhead: MetricConfig{
+						Enabled: false,
+					},
 					BurrowGroupStatus: MetricConfig{
+						Enabled: false,
+					},
+					BurrowGroupTimeLagIsLowerBound: MetricConfig{
 						Enabled: false,
 					},
 					BurrowGroupTotalLag: MetricConfig{
@@ -116,6 +149,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: false,
 					},
 					BurrowPartitionLastCommitTimestamp: MetricConfig{
+						Enabled: false,
+					},
+					BurrowPartitionOldestUnreadTimestamp: MetricConfig{
 						Enabled: false,
 					},
 					BurrowPartitionOwner: MetricConfig{

@@ -159,17 +159,32 @@ var MetricsInfo = metricsInfo{
 	BurrowGroupIncidents: metricInfo{
 		Name: "burrow.group.incidents",
 	},
+	BurrowGroupLastCommitTimestamp: metricInfo{
+		Name: "burrow.group.last_commit_timestamp",
+	},
+	BurrowGroupLastNotification: metricInfo{
+		Name: "burrow.group.last_notification",
+	},
 	BurrowGroupMaxLag: metricInfo{
 		Name: "burrow.group.max_lag",
 	},
 	BurrowGroupMaxTimeLag: metricInfo{
 		Name: "burrow.group.max_time_lag",
 	},
+	BurrowGroupOldestUnreadTimestamp: metricInfo{
+		Name: "burrow.group.oldest_unread_timestamp",
+	},
 	BurrowGroupPartitions: metricInfo{
 		Name: "burrow.group.partitions",
 	},
+	BurrowGroupPartitionsAhead: metricInfo{
+		Name: "burrow.group.partitions_ahead",
+	},
 	BurrowGroupStatus: metricInfo{
 		Name: "burrow.group.status",
+	},
+	BurrowGroupTimeLagIsLowerBound: metricInfo{
+		Name: "burrow.group.time_lag_is_lower_bound",
 	},
 	BurrowGroupTotalLag: metricInfo{
 		Name: "burrow.group.total_lag",
@@ -186,6 +201,9 @@ var MetricsInfo = metricsInfo{
 	BurrowPartitionLastCommitTimestamp: metricInfo{
 		Name: "burrow.partition.last_commit_timestamp",
 	},
+	BurrowPartitionOldestUnreadTimestamp: metricInfo{
+		Name: "burrow.partition.oldest_unread_timestamp",
+	},
 	BurrowPartitionOwner: metricInfo{
 		Name: "burrow.partition.owner",
 	},
@@ -201,22 +219,28 @@ var MetricsInfo = metricsInfo{
 }
 
 type metricsInfo struct {
-	BurrowGroupComplete                metricInfo
-	BurrowGroupIncidentDuration        metricInfo
-	BurrowGroupIncidents               metricInfo
-	BurrowGroupMaxLag                  metricInfo
-	BurrowGroupMaxTimeLag              metricInfo
-	BurrowGroupPartitions              metricInfo
-	BurrowGroupStatus                  metricInfo
-	BurrowGroupTotalLag                metricInfo
-	BurrowPartitionCommittedOffset     metricInfo
-	BurrowPartitionComplete            metricInfo
-	BurrowPartitionLag                 metricInfo
-	BurrowPartitionLastCommitTimestamp metricInfo
-	BurrowPartitionOwner               metricInfo
-	BurrowPartitionStatus              metricInfo
-	BurrowPartitionTimeLag             metricInfo
-	BurrowTopicOffset                  metricInfo
+	BurrowGroupComplete                  metricInfo
+	BurrowGroupIncidentDuration          metricInfo
+	BurrowGroupIncidents                 metricInfo
+	BurrowGroupLastCommitTimestamp       metricInfo
+	BurrowGroupLastNotification          metricInfo
+	BurrowGroupMaxLag                    metricInfo
+	BurrowGroupMaxTimeLag                metricInfo
+	BurrowGroupOldestUnreadTimestamp     metricInfo
+	BurrowGroupPartitions                metricInfo
+	BurrowGroupPartitionsAhead           metricInfo
+	BurrowGroupStatus                    metricInfo
+	BurrowGroupTimeLagIsLowerBound       metricInfo
+	BurrowGroupTotalLag                  metricInfo
+	BurrowPartitionCommittedOffset       metricInfo
+	BurrowPartitionComplete              metricInfo
+	BurrowPartitionLag                   metricInfo
+	BurrowPartitionLastCommitTimestamp   metricInfo
+	BurrowPartitionOldestUnreadTimestamp metricInfo
+	BurrowPartitionOwner                 metricInfo
+	BurrowPartitionStatus                metricInfo
+	BurrowPartitionTimeLag               metricInfo
+	BurrowTopicOffset                    metricInfo
 }
 
 type metricInfo struct {
@@ -384,6 +408,112 @@ func newMetricBurrowGroupIncidents(cfg MetricConfig) metricBurrowGroupIncidents 
 	return m
 }
 
+type metricBurrowGroupLastCommitTimestamp struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.last_commit_timestamp metric with initial data.
+func (m *metricBurrowGroupLastCommitTimestamp) init() {
+	m.data.SetName("burrow.group.last_commit_timestamp")
+	m.data.SetDescription("Time of the newest commit over all partitions that are known, in seconds since the unix epoch.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupLastCommitTimestamp) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupLastCommitTimestamp) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupLastCommitTimestamp) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupLastCommitTimestamp(cfg MetricConfig) metricBurrowGroupLastCommitTimestamp {
+	m := metricBurrowGroupLastCommitTimestamp{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupLastNotification struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.last_notification metric with initial data.
+func (m *metricBurrowGroupLastNotification) init() {
+	m.data.SetName("burrow.group.last_notification")
+	m.data.SetDescription("When the last notification about the group was received, in seconds since the unix epoch.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupLastNotification) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupLastNotification) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupLastNotification) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupLastNotification(cfg MetricConfig) metricBurrowGroupLastNotification {
+	m := metricBurrowGroupLastNotification{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricBurrowGroupMaxLag struct {
 	data     pmetric.Metric // data buffer for generated metric.
 	config   MetricConfig   // metric config provided by user.
@@ -446,7 +576,7 @@ type metricBurrowGroupMaxTimeLag struct {
 // init fills burrow.group.max_time_lag metric with initial data.
 func (m *metricBurrowGroupMaxTimeLag) init() {
 	m.data.SetName("burrow.group.max_time_lag")
-	m.data.SetDescription("Largest known time lag of the group's partitions that are not OK and of the one with the highest lag.")
+	m.data.SetDescription("Largest known time lag of the group's partitions.")
 	m.data.SetUnit("s")
 	m.data.SetEmptyGauge()
 	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
@@ -482,6 +612,59 @@ func (m *metricBurrowGroupMaxTimeLag) emit(metrics pmetric.MetricSlice) {
 
 func newMetricBurrowGroupMaxTimeLag(cfg MetricConfig) metricBurrowGroupMaxTimeLag {
 	m := metricBurrowGroupMaxTimeLag{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupOldestUnreadTimestamp struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.oldest_unread_timestamp metric with initial data.
+func (m *metricBurrowGroupOldestUnreadTimestamp) init() {
+	m.data.SetName("burrow.group.oldest_unread_timestamp")
+	m.data.SetDescription("When the oldest message was written that the group has not committed, in seconds since the unix epoch.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupOldestUnreadTimestamp) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupOldestUnreadTimestamp) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupOldestUnreadTimestamp) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupOldestUnreadTimestamp(cfg MetricConfig) metricBurrowGroupOldestUnreadTimestamp {
+	m := metricBurrowGroupOldestUnreadTimestamp{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -544,6 +727,59 @@ func newMetricBurrowGroupPartitions(cfg MetricConfig) metricBurrowGroupPartition
 	return m
 }
 
+type metricBurrowGroupPartitionsAhead struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.partitions_ahead metric with initial data.
+func (m *metricBurrowGroupPartitionsAhead) init() {
+	m.data.SetName("burrow.group.partitions_ahead")
+	m.data.SetDescription("Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably made again.")
+	m.data.SetUnit("{partition}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupPartitionsAhead) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupPartitionsAhead) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupPartitionsAhead) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupPartitionsAhead(cfg MetricConfig) metricBurrowGroupPartitionsAhead {
+	m := metricBurrowGroupPartitionsAhead{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricBurrowGroupStatus struct {
 	data     pmetric.Metric // data buffer for generated metric.
 	config   MetricConfig   // metric config provided by user.
@@ -589,6 +825,59 @@ func (m *metricBurrowGroupStatus) emit(metrics pmetric.MetricSlice) {
 
 func newMetricBurrowGroupStatus(cfg MetricConfig) metricBurrowGroupStatus {
 	m := metricBurrowGroupStatus{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricBurrowGroupTimeLagIsLowerBound struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.group.time_lag_is_lower_bound metric with initial data.
+func (m *metricBurrowGroupTimeLagIsLowerBound) init() {
+	m.data.SetName("burrow.group.time_lag_is_lower_bound")
+	m.data.SetDescription("1 if burrow.group.max_time_lag is a lower bound, because the message is older than all that is known of the head; otherwise 0.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowGroupTimeLagIsLowerBound) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowGroupTimeLagIsLowerBound) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowGroupTimeLagIsLowerBound) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowGroupTimeLagIsLowerBound(cfg MetricConfig) metricBurrowGroupTimeLagIsLowerBound {
+	m := metricBurrowGroupTimeLagIsLowerBound{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -870,6 +1159,61 @@ func newMetricBurrowPartitionLastCommitTimestamp(cfg MetricConfig) metricBurrowP
 	return m
 }
 
+type metricBurrowPartitionOldestUnreadTimestamp struct {
+	data     pmetric.Metric // data buffer for generated metric.
+	config   MetricConfig   // metric config provided by user.
+	capacity int            // max observed number of data points added to the metric.
+}
+
+// init fills burrow.partition.oldest_unread_timestamp metric with initial data.
+func (m *metricBurrowPartitionOldestUnreadTimestamp) init() {
+	m.data.SetName("burrow.partition.oldest_unread_timestamp")
+	m.data.SetDescription("When the oldest message of the partition was written that the group has not committed, in seconds since the unix epoch.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricBurrowPartitionOldestUnreadTimestamp) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("cluster", clusterAttributeValue)
+	dp.Attributes().PutStr("group", groupAttributeValue)
+	dp.Attributes().PutStr("topic", topicAttributeValue)
+	dp.Attributes().PutInt("partition", partitionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricBurrowPartitionOldestUnreadTimestamp) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricBurrowPartitionOldestUnreadTimestamp) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricBurrowPartitionOldestUnreadTimestamp(cfg MetricConfig) metricBurrowPartitionOldestUnreadTimestamp {
+	m := metricBurrowPartitionOldestUnreadTimestamp{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricBurrowPartitionOwner struct {
 	data     pmetric.Metric // data buffer for generated metric.
 	config   MetricConfig   // metric config provided by user.
@@ -1094,27 +1438,33 @@ func newMetricBurrowTopicOffset(cfg MetricConfig) metricBurrowTopicOffset {
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
-	config                                   MetricsBuilderConfig // config of the metrics builder.
-	startTime                                pcommon.Timestamp    // start time that will be applied to all recorded data points.
-	metricsCapacity                          int                  // maximum observed number of metrics per resource.
-	metricsBuffer                            pmetric.Metrics      // accumulates metrics data before emitting.
-	buildInfo                                component.BuildInfo  // contains version information.
-	metricBurrowGroupComplete                metricBurrowGroupComplete
-	metricBurrowGroupIncidentDuration        metricBurrowGroupIncidentDuration
-	metricBurrowGroupIncidents               metricBurrowGroupIncidents
-	metricBurrowGroupMaxLag                  metricBurrowGroupMaxLag
-	metricBurrowGroupMaxTimeLag              metricBurrowGroupMaxTimeLag
-	metricBurrowGroupPartitions              metricBurrowGroupPartitions
-	metricBurrowGroupStatus                  metricBurrowGroupStatus
-	metricBurrowGroupTotalLag                metricBurrowGroupTotalLag
-	metricBurrowPartitionCommittedOffset     metricBurrowPartitionCommittedOffset
-	metricBurrowPartitionComplete            metricBurrowPartitionComplete
-	metricBurrowPartitionLag                 metricBurrowPartitionLag
-	metricBurrowPartitionLastCommitTimestamp metricBurrowPartitionLastCommitTimestamp
-	metricBurrowPartitionOwner               metricBurrowPartitionOwner
-	metricBurrowPartitionStatus              metricBurrowPartitionStatus
-	metricBurrowPartitionTimeLag             metricBurrowPartitionTimeLag
-	metricBurrowTopicOffset                  metricBurrowTopicOffset
+	config                                     MetricsBuilderConfig // config of the metrics builder.
+	startTime                                  pcommon.Timestamp    // start time that will be applied to all recorded data points.
+	metricsCapacity                            int                  // maximum observed number of metrics per resource.
+	metricsBuffer                              pmetric.Metrics      // accumulates metrics data before emitting.
+	buildInfo                                  component.BuildInfo  // contains version information.
+	metricBurrowGroupComplete                  metricBurrowGroupComplete
+	metricBurrowGroupIncidentDuration          metricBurrowGroupIncidentDuration
+	metricBurrowGroupIncidents                 metricBurrowGroupIncidents
+	metricBurrowGroupLastCommitTimestamp       metricBurrowGroupLastCommitTimestamp
+	metricBurrowGroupLastNotification          metricBurrowGroupLastNotification
+	metricBurrowGroupMaxLag                    metricBurrowGroupMaxLag
+	metricBurrowGroupMaxTimeLag                metricBurrowGroupMaxTimeLag
+	metricBurrowGroupOldestUnreadTimestamp     metricBurrowGroupOldestUnreadTimestamp
+	metricBurrowGroupPartitions                metricBurrowGroupPartitions
+	metricBurrowGroupPartitionsAhead           metricBurrowGroupPartitionsAhead
+	metricBurrowGroupStatus                    metricBurrowGroupStatus
+	metricBurrowGroupTimeLagIsLowerBound       metricBurrowGroupTimeLagIsLowerBound
+	metricBurrowGroupTotalLag                  metricBurrowGroupTotalLag
+	metricBurrowPartitionCommittedOffset       metricBurrowPartitionCommittedOffset
+	metricBurrowPartitionComplete              metricBurrowPartitionComplete
+	metricBurrowPartitionLag                   metricBurrowPartitionLag
+	metricBurrowPartitionLastCommitTimestamp   metricBurrowPartitionLastCommitTimestamp
+	metricBurrowPartitionOldestUnreadTimestamp metricBurrowPartitionOldestUnreadTimestamp
+	metricBurrowPartitionOwner                 metricBurrowPartitionOwner
+	metricBurrowPartitionStatus                metricBurrowPartitionStatus
+	metricBurrowPartitionTimeLag               metricBurrowPartitionTimeLag
+	metricBurrowTopicOffset                    metricBurrowTopicOffset
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -1136,26 +1486,32 @@ func WithStartTime(startTime pcommon.Timestamp) MetricBuilderOption {
 }
 func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, options ...MetricBuilderOption) *MetricsBuilder {
 	mb := &MetricsBuilder{
-		config:                                   mbc,
-		startTime:                                pcommon.NewTimestampFromTime(time.Now()),
-		metricsBuffer:                            pmetric.NewMetrics(),
-		buildInfo:                                settings.BuildInfo,
-		metricBurrowGroupComplete:                newMetricBurrowGroupComplete(mbc.Metrics.BurrowGroupComplete),
-		metricBurrowGroupIncidentDuration:        newMetricBurrowGroupIncidentDuration(mbc.Metrics.BurrowGroupIncidentDuration),
-		metricBurrowGroupIncidents:               newMetricBurrowGroupIncidents(mbc.Metrics.BurrowGroupIncidents),
-		metricBurrowGroupMaxLag:                  newMetricBurrowGroupMaxLag(mbc.Metrics.BurrowGroupMaxLag),
-		metricBurrowGroupMaxTimeLag:              newMetricBurrowGroupMaxTimeLag(mbc.Metrics.BurrowGroupMaxTimeLag),
-		metricBurrowGroupPartitions:              newMetricBurrowGroupPartitions(mbc.Metrics.BurrowGroupPartitions),
-		metricBurrowGroupStatus:                  newMetricBurrowGroupStatus(mbc.Metrics.BurrowGroupStatus),
-		metricBurrowGroupTotalLag:                newMetricBurrowGroupTotalLag(mbc.Metrics.BurrowGroupTotalLag),
-		metricBurrowPartitionCommittedOffset:     newMetricBurrowPartitionCommittedOffset(mbc.Metrics.BurrowPartitionCommittedOffset),
-		metricBurrowPartitionComplete:            newMetricBurrowPartitionComplete(mbc.Metrics.BurrowPartitionComplete),
-		metricBurrowPartitionLag:                 newMetricBurrowPartitionLag(mbc.Metrics.BurrowPartitionLag),
-		metricBurrowPartitionLastCommitTimestamp: newMetricBurrowPartitionLastCommitTimestamp(mbc.Metrics.BurrowPartitionLastCommitTimestamp),
-		metricBurrowPartitionOwner:               newMetricBurrowPartitionOwner(mbc.Metrics.BurrowPartitionOwner),
-		metricBurrowPartitionStatus:              newMetricBurrowPartitionStatus(mbc.Metrics.BurrowPartitionStatus),
-		metricBurrowPartitionTimeLag:             newMetricBurrowPartitionTimeLag(mbc.Metrics.BurrowPartitionTimeLag),
-		metricBurrowTopicOffset:                  newMetricBurrowTopicOffset(mbc.Metrics.BurrowTopicOffset),
+		config:                                     mbc,
+		startTime:                                  pcommon.NewTimestampFromTime(time.Now()),
+		metricsBuffer:                              pmetric.NewMetrics(),
+		buildInfo:                                  settings.BuildInfo,
+		metricBurrowGroupComplete:                  newMetricBurrowGroupComplete(mbc.Metrics.BurrowGroupComplete),
+		metricBurrowGroupIncidentDuration:          newMetricBurrowGroupIncidentDuration(mbc.Metrics.BurrowGroupIncidentDuration),
+		metricBurrowGroupIncidents:                 newMetricBurrowGroupIncidents(mbc.Metrics.BurrowGroupIncidents),
+		metricBurrowGroupLastCommitTimestamp:       newMetricBurrowGroupLastCommitTimestamp(mbc.Metrics.BurrowGroupLastCommitTimestamp),
+		metricBurrowGroupLastNotification:          newMetricBurrowGroupLastNotification(mbc.Metrics.BurrowGroupLastNotification),
+		metricBurrowGroupMaxLag:                    newMetricBurrowGroupMaxLag(mbc.Metrics.BurrowGroupMaxLag),
+		metricBurrowGroupMaxTimeLag:                newMetricBurrowGroupMaxTimeLag(mbc.Metrics.BurrowGroupMaxTimeLag),
+		metricBurrowGroupOldestUnreadTimestamp:     newMetricBurrowGroupOldestUnreadTimestamp(mbc.Metrics.BurrowGroupOldestUnreadTimestamp),
+		metricBurrowGroupPartitions:                newMetricBurrowGroupPartitions(mbc.Metrics.BurrowGroupPartitions),
+		metricBurrowGroupPartitionsAhead:           newMetricBurrowGroupPartitionsAhead(mbc.Metrics.BurrowGroupPartitionsAhead),
+		metricBurrowGroupStatus:                    newMetricBurrowGroupStatus(mbc.Metrics.BurrowGroupStatus),
+		metricBurrowGroupTimeLagIsLowerBound:       newMetricBurrowGroupTimeLagIsLowerBound(mbc.Metrics.BurrowGroupTimeLagIsLowerBound),
+		metricBurrowGroupTotalLag:                  newMetricBurrowGroupTotalLag(mbc.Metrics.BurrowGroupTotalLag),
+		metricBurrowPartitionCommittedOffset:       newMetricBurrowPartitionCommittedOffset(mbc.Metrics.BurrowPartitionCommittedOffset),
+		metricBurrowPartitionComplete:              newMetricBurrowPartitionComplete(mbc.Metrics.BurrowPartitionComplete),
+		metricBurrowPartitionLag:                   newMetricBurrowPartitionLag(mbc.Metrics.BurrowPartitionLag),
+		metricBurrowPartitionLastCommitTimestamp:   newMetricBurrowPartitionLastCommitTimestamp(mbc.Metrics.BurrowPartitionLastCommitTimestamp),
+		metricBurrowPartitionOldestUnreadTimestamp: newMetricBurrowPartitionOldestUnreadTimestamp(mbc.Metrics.BurrowPartitionOldestUnreadTimestamp),
+		metricBurrowPartitionOwner:                 newMetricBurrowPartitionOwner(mbc.Metrics.BurrowPartitionOwner),
+		metricBurrowPartitionStatus:                newMetricBurrowPartitionStatus(mbc.Metrics.BurrowPartitionStatus),
+		metricBurrowPartitionTimeLag:               newMetricBurrowPartitionTimeLag(mbc.Metrics.BurrowPartitionTimeLag),
+		metricBurrowTopicOffset:                    newMetricBurrowTopicOffset(mbc.Metrics.BurrowTopicOffset),
 	}
 
 	for _, op := range options {
@@ -1224,15 +1580,21 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricBurrowGroupComplete.emit(ils.Metrics())
 	mb.metricBurrowGroupIncidentDuration.emit(ils.Metrics())
 	mb.metricBurrowGroupIncidents.emit(ils.Metrics())
+	mb.metricBurrowGroupLastCommitTimestamp.emit(ils.Metrics())
+	mb.metricBurrowGroupLastNotification.emit(ils.Metrics())
 	mb.metricBurrowGroupMaxLag.emit(ils.Metrics())
 	mb.metricBurrowGroupMaxTimeLag.emit(ils.Metrics())
+	mb.metricBurrowGroupOldestUnreadTimestamp.emit(ils.Metrics())
 	mb.metricBurrowGroupPartitions.emit(ils.Metrics())
+	mb.metricBurrowGroupPartitionsAhead.emit(ils.Metrics())
 	mb.metricBurrowGroupStatus.emit(ils.Metrics())
+	mb.metricBurrowGroupTimeLagIsLowerBound.emit(ils.Metrics())
 	mb.metricBurrowGroupTotalLag.emit(ils.Metrics())
 	mb.metricBurrowPartitionCommittedOffset.emit(ils.Metrics())
 	mb.metricBurrowPartitionComplete.emit(ils.Metrics())
 	mb.metricBurrowPartitionLag.emit(ils.Metrics())
 	mb.metricBurrowPartitionLastCommitTimestamp.emit(ils.Metrics())
+	mb.metricBurrowPartitionOldestUnreadTimestamp.emit(ils.Metrics())
 	mb.metricBurrowPartitionOwner.emit(ils.Metrics())
 	mb.metricBurrowPartitionStatus.emit(ils.Metrics())
 	mb.metricBurrowPartitionTimeLag.emit(ils.Metrics())
@@ -1273,6 +1635,16 @@ func (mb *MetricsBuilder) RecordBurrowGroupIncidentsDataPoint(ts pcommon.Timesta
 	mb.metricBurrowGroupIncidents.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
 }
 
+// RecordBurrowGroupLastCommitTimestampDataPoint adds a data point to burrow.group.last_commit_timestamp metric.
+func (mb *MetricsBuilder) RecordBurrowGroupLastCommitTimestampDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupLastCommitTimestamp.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
+// RecordBurrowGroupLastNotificationDataPoint adds a data point to burrow.group.last_notification metric.
+func (mb *MetricsBuilder) RecordBurrowGroupLastNotificationDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupLastNotification.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
 // RecordBurrowGroupMaxLagDataPoint adds a data point to burrow.group.max_lag metric.
 func (mb *MetricsBuilder) RecordBurrowGroupMaxLagDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
 	mb.metricBurrowGroupMaxLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
@@ -1283,14 +1655,29 @@ func (mb *MetricsBuilder) RecordBurrowGroupMaxTimeLagDataPoint(ts pcommon.Timest
 	mb.metricBurrowGroupMaxTimeLag.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
 }
 
+// RecordBurrowGroupOldestUnreadTimestampDataPoint adds a data point to burrow.group.oldest_unread_timestamp metric.
+func (mb *MetricsBuilder) RecordBurrowGroupOldestUnreadTimestampDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupOldestUnreadTimestamp.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
 // RecordBurrowGroupPartitionsDataPoint adds a data point to burrow.group.partitions metric.
 func (mb *MetricsBuilder) RecordBurrowGroupPartitionsDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string, statusAttributeValue AttributeStatus) {
 	mb.metricBurrowGroupPartitions.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, statusAttributeValue.String())
 }
 
+// RecordBurrowGroupPartitionsAheadDataPoint adds a data point to burrow.group.partitions_ahead metric.
+func (mb *MetricsBuilder) RecordBurrowGroupPartitionsAheadDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupPartitionsAhead.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
 // RecordBurrowGroupStatusDataPoint adds a data point to burrow.group.status metric.
 func (mb *MetricsBuilder) RecordBurrowGroupStatusDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
 	mb.metricBurrowGroupStatus.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
+}
+
+// RecordBurrowGroupTimeLagIsLowerBoundDataPoint adds a data point to burrow.group.time_lag_is_lower_bound metric.
+func (mb *MetricsBuilder) RecordBurrowGroupTimeLagIsLowerBoundDataPoint(ts pcommon.Timestamp, val int64, clusterAttributeValue string, groupAttributeValue string) {
+	mb.metricBurrowGroupTimeLagIsLowerBound.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue)
 }
 
 // RecordBurrowGroupTotalLagDataPoint adds a data point to burrow.group.total_lag metric.
@@ -1316,6 +1703,11 @@ func (mb *MetricsBuilder) RecordBurrowPartitionLagDataPoint(ts pcommon.Timestamp
 // RecordBurrowPartitionLastCommitTimestampDataPoint adds a data point to burrow.partition.last_commit_timestamp metric.
 func (mb *MetricsBuilder) RecordBurrowPartitionLastCommitTimestampDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
 	mb.metricBurrowPartitionLastCommitTimestamp.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, topicAttributeValue, partitionAttributeValue)
+}
+
+// RecordBurrowPartitionOldestUnreadTimestampDataPoint adds a data point to burrow.partition.oldest_unread_timestamp metric.
+func (mb *MetricsBuilder) RecordBurrowPartitionOldestUnreadTimestampDataPoint(ts pcommon.Timestamp, val float64, clusterAttributeValue string, groupAttributeValue string, topicAttributeValue string, partitionAttributeValue int64) {
+	mb.metricBurrowPartitionOldestUnreadTimestamp.recordDataPoint(mb.startTime, ts, val, clusterAttributeValue, groupAttributeValue, topicAttributeValue, partitionAttributeValue)
 }
 
 // RecordBurrowPartitionOwnerDataPoint adds a data point to burrow.partition.owner metric.

@@ -72,11 +72,22 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordBurrowGroupLastCommitTimestampDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordBurrowGroupLastNotificationDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordBurrowGroupMaxLagDataPoint(ts, 1, "cluster-val", "group-val")
 
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordBurrowGroupMaxTimeLagDataPoint(ts, 1, "cluster-val", "group-val")
+
+			allMetricsCount++
+			mb.RecordBurrowGroupOldestUnreadTimestampDataPoint(ts, 1, "cluster-val", "group-val")
 
 			defaultMetricsCount++
 			allMetricsCount++
@@ -84,7 +95,14 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordBurrowGroupPartitionsAheadDataPoint(ts, 1, "cluster-val", "group-val")
+
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordBurrowGroupStatusDataPoint(ts, 1, "cluster-val", "group-val")
+
+			allMetricsCount++
+			mb.RecordBurrowGroupTimeLagIsLowerBoundDataPoint(ts, 1, "cluster-val", "group-val")
 
 			defaultMetricsCount++
 			allMetricsCount++
@@ -103,6 +121,9 @@ func TestMetricsBuilder(t *testing.T) {
 
 			allMetricsCount++
 			mb.RecordBurrowPartitionLastCommitTimestampDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9)
+
+			allMetricsCount++
+			mb.RecordBurrowPartitionOldestUnreadTimestampDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9)
 
 			allMetricsCount++
 			mb.RecordBurrowPartitionOwnerDataPoint(ts, 1, "cluster-val", "group-val", "topic-val", 9, "owner-val", "client_id-val")
@@ -203,6 +224,42 @@ func TestMetricsBuilder(t *testing.T) {
 					groupAttrVal, ok := dp.Attributes().Get("group")
 					assert.True(t, ok)
 					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.last_commit_timestamp":
+					assert.False(t, validatedMetrics["burrow.group.last_commit_timestamp"], "Found a duplicate in the metrics slice: burrow.group.last_commit_timestamp")
+					validatedMetrics["burrow.group.last_commit_timestamp"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Time of the newest commit over all partitions that are known, in seconds since the unix epoch.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.last_notification":
+					assert.False(t, validatedMetrics["burrow.group.last_notification"], "Found a duplicate in the metrics slice: burrow.group.last_notification")
+					validatedMetrics["burrow.group.last_notification"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "When the last notification about the group was received, in seconds since the unix epoch.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
 				case "burrow.group.max_lag":
 					assert.False(t, validatedMetrics["burrow.group.max_lag"], "Found a duplicate in the metrics slice: burrow.group.max_lag")
 					validatedMetrics["burrow.group.max_lag"] = true
@@ -226,7 +283,25 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["burrow.group.max_time_lag"] = true
 					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
-					assert.Equal(t, "Largest known time lag of the group's partitions that are not OK and of the one with the highest lag.", mi.Description())
+					assert.Equal(t, "Largest known time lag of the group's partitions.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.oldest_unread_timestamp":
+					assert.False(t, validatedMetrics["burrow.group.oldest_unread_timestamp"], "Found a duplicate in the metrics slice: burrow.group.oldest_unread_timestamp")
+					validatedMetrics["burrow.group.oldest_unread_timestamp"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "When the oldest message was written that the group has not committed, in seconds since the unix epoch.", mi.Description())
 					assert.Equal(t, "s", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
@@ -260,12 +335,48 @@ func TestMetricsBuilder(t *testing.T) {
 					statusAttrVal, ok := dp.Attributes().Get("status")
 					assert.True(t, ok)
 					assert.Equal(t, "ok", statusAttrVal.Str())
+				case "burrow.group.partitions_ahead":
+					assert.False(t, validatedMetrics["burrow.group.partitions_ahead"], "Found a duplicate in the metrics slice: burrow.group.partitions_ahead")
+					validatedMetrics["burrow.group.partitions_ahead"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably made again.", mi.Description())
+					assert.Equal(t, "{partition}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
 				case "burrow.group.status":
 					assert.False(t, validatedMetrics["burrow.group.status"], "Found a duplicate in the metrics slice: burrow.group.status")
 					validatedMetrics["burrow.group.status"] = true
 					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
 					assert.Equal(t, "Burrow's verdict on the group (NOTFOUND 0, OK 1, WARN 2, ERR 3).", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+				case "burrow.group.time_lag_is_lower_bound":
+					assert.False(t, validatedMetrics["burrow.group.time_lag_is_lower_bound"], "Found a duplicate in the metrics slice: burrow.group.time_lag_is_lower_bound")
+					validatedMetrics["burrow.group.time_lag_is_lower_bound"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "1 if burrow.group.max_time_lag is a lower bound, because the message is older than all that is known of the head; otherwise 0.", mi.Description())
 					assert.Empty(t, mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
@@ -374,6 +485,30 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
 					assert.Equal(t, "Time of the newest commit, in seconds since the unix epoch.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					clusterAttrVal, ok := dp.Attributes().Get("cluster")
+					assert.True(t, ok)
+					assert.Equal(t, "cluster-val", clusterAttrVal.Str())
+					groupAttrVal, ok := dp.Attributes().Get("group")
+					assert.True(t, ok)
+					assert.Equal(t, "group-val", groupAttrVal.Str())
+					topicAttrVal, ok := dp.Attributes().Get("topic")
+					assert.True(t, ok)
+					assert.Equal(t, "topic-val", topicAttrVal.Str())
+					partitionAttrVal, ok := dp.Attributes().Get("partition")
+					assert.True(t, ok)
+					assert.EqualValues(t, 9, partitionAttrVal.Int())
+				case "burrow.partition.oldest_unread_timestamp":
+					assert.False(t, validatedMetrics["burrow.partition.oldest_unread_timestamp"], "Found a duplicate in the metrics slice: burrow.partition.oldest_unread_timestamp")
+					validatedMetrics["burrow.partition.oldest_unread_timestamp"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "When the oldest message of the partition was written that the group has not committed, in seconds since the unix epoch.", mi.Description())
 					assert.Equal(t, "s", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())

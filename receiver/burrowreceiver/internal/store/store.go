@@ -150,12 +150,22 @@ func (s *Store) each(ctx context.Context, visit func(number int, value []byte)) 
 func (s *Store) loadTimes(ctx context.Context, block int) error {
 	value, err := s.client.Get(ctx, timesKey(block))
 	times := make([]groups.Times, slotsPerTimes)
-	if len(value) == binary.Size(times) {
+	older := make([]timesBefore, slotsPerTimes)
+	switch len(value) {
+	case binary.Size(times):
 		_, err = binary.Decode(value, binary.LittleEndian, times)
+	case binary.Size(older):
+		_, err = binary.Decode(value, binary.LittleEndian, older)
+		for i, t := range older {
+			times[i] = groups.Times{Record: t.Record, Received: t.Received, Polled: t.Polled}
+		}
 	}
 	s.times[block] = times
 	return err
 }
+
+// timesBefore are the times as versions wrote them that did not keep when a group was notified.
+type timesBefore struct{ Record, Received, Polled int64 }
 
 // restore brings the group of a slot into the table. received is that of its record.
 func (s *Store) restore(number int, value []byte, received int64, now time.Time, loaded *Loaded) {

@@ -1,0 +1,259 @@
+package groups
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
+)
+
+// followed is a group that reads a topic whose heads the API tells.
+type followed struct {
+	*testing.T
+	table *Table
+}
+
+func follow(t *testing.T) *followed {
+	t.Helper()
+	return &followed{t, New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})}
+}
+
+func (f *followed) heads(second int, offsets ...int64) {
+	f.Helper()
+	require.NoError(f, f.table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: offsets, Received: at(second)}))
+}
+
+// read makes a group that has committed so much in each partition, and of which Burrow tells the lags.
+func read(status burrow.Status, committed int, offsets []int64, lags ...int64) *burrow.GroupStatus {
+	g := &burrow.GroupStatus{Cluster: "c", Group: "g", Status: status, PartitionCount: int64(len(offsets)), Complete: burrow.Unknown}
+	for i, offset := range offsets {
+		g.Partitions = append(g.Partitions, burrow.PartitionStatus{
+			Topic: "t", Partition: int32(i), Status: status, CurrentLag: lags[i], Complete: 1, Start: none, End: commit(offset, committed, lags[i]),
+		})
+		g.TotalLag += lags[i]
+	}
+	return g
+}
+
+func (f *followed) poll(second int, g *burrow.GroupStatus) *State {
+	f.Helper()
+	require.NoError(f, f.table.UpdateFromAPI(g, at(second)))
+	return current(f.T, f.table)
+}
+
+// Heads that the API tells are exact in time. What evaluations tell of the same heads comes later, and adds nothing.
+func TestHeadsOfTheAPIDecide(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusStop, 0, []int64{100, 100}, 0, 0))
+	f.heads(1, 100, 100)
+	f.heads(11, 200, 110)
+	// Burrow's heads are of second 11. It tells of them until it reads them again.
+	s := f.poll(20, read(burrow.StatusStop, 0, []int64{150, 105}, 50, 5))
+	assert.Equal(t, []float64{13.9, 13}, s.TimeLags, "in the middle between 1 and 11, behind a standstill")
+	assert.InDelta(t, 13.9, s.MaxTimeLag, 0)
+	f.heads(21, 300, 110)
+	s = f.poll(30, read(burrow.StatusStop, 0, []int64{200, 110}, 100, 0))
+	assert.Equal(t, []float64{18.95, 0}, s.TimeLags)
+	// One that has been told higher than all known was written since.
+	s = f.poll(35, read(burrow.StatusStop, 0, []int64{300, 110}, 70, 1))
+	assert.Equal(t, []float64{13.9, 7}, s.TimeLags)
+	f.heads(36, 400, 111)
+	s = f.poll(40, read(burrow.StatusStop, 0, []int64{300, 110}, 100, 1))
+	assert.Equal(t, []float64{18.925, 4}, s.TimeLags, "the second partition stood still until it was seen higher")
+}
+
+// That a head is the same says that it stands still only when Burrow has read it again.
+func TestTheSameHeadAgain(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusStop, 0, []int64{100, 100}, 0, 0))
+	f.heads(0, 100, 100)
+	f.heads(10, 100, 100)
+	f.heads(20, 100, 100)
+	points := f.table.heads.topics[key{"c", "t"}].partitions[0].points
+	assert.Len(t, points, 1, "Burrow may not have read it since: %v", points)
+	f.heads(70, 100, 100)
+	f.heads(75, 160, 100)
+	s := f.poll(80, read(burrow.StatusStop, 0, []int64{130, 100}, 30, 1))
+	assert.InDelta(t, 7.417, s.TimeLag(0), 0.001, "for so long it does not go without reading")
+	f.heads(85, 170, 101)
+	f.heads(95, 180, 111)
+	s = f.poll(100, read(burrow.StatusStop, 0, []int64{160, 105}, 20, 5))
+	assert.InDelta(t, 10.5, s.TimeLag(1), 0.001)
+	history := f.table.heads.topics[key{"c", "t"}].partitions[1].points
+	assert.Equal(t, headPoint{100, at(75).UnixMilli()}, history[len(history)-3], "the other one has moved, so Burrow has read both")
+}
+
+// Without answers for some time, evaluations are all there is.
+func TestHeadsAreNotToldAnyMore(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusStop, 0, []int64{100}, 0))
+	f.heads(1, 100)
+	f.heads(11, 200)
+	s := f.poll(140, read(burrow.StatusStop, 0, []int64{300}, 500))
+	require.Len(t, s.TimeLags, 1)
+	history := f.table.heads.topics[key{"c", "t"}].partitions[0]
+	assert.False(t, history.followed)
+	assert.Equal(t, headPoint{800, at(140).UnixMilli()}, history.points[len(history.points)-1])
+	f.heads(150, 900)
+	assert.True(t, history.followed)
+}
+
+// A topic is made again with as many partitions: the group's commits lie above its heads, and what is known of the old topic does not count.
+func TestRecreatedTopic(t *testing.T) {
+	f := follow(t)
+	all := []int64{6811, 50}
+	for second := 0; second <= 300; second += 10 {
+		head := int64(6511 + second)
+		f.heads(second, head, 50)
+		s := f.poll(second, read(burrow.StatusOK, second, []int64{head, 50}, 0, 0))
+		require.Equal(t, []float64{0, 0}, s.TimeLags)
+		if second > 0 {
+			require.Zero(t, s.Ahead)
+		}
+	}
+	f.heads(310, 20, 10)
+	f.heads(320, 40, 20)
+	s := f.poll(325, read(burrow.StatusOK, 300, all, 0, 0))
+	assert.EqualValues(t, 2, s.Ahead)
+	assert.InDelta(t, burrow.Unknown, s.MaxTimeLag, 0, "OK and without lag is not what it is")
+	assert.Nil(t, s.TimeLags)
+	// The group reads the new topic. Burrow compares its commit with the head of the old one for a while.
+	f.heads(330, 60, 30)
+	s = f.poll(331, read(burrow.StatusOK, 331, []int64{30, 30}, 6781, 0))
+	assert.Zero(t, s.Ahead)
+	assert.Equal(t, []float64{15.75, 0}, s.TimeLags)
+}
+
+// Burrow's heads are up to one offset-refresh old, so that a commit above the head is usual.
+func TestACommitAboveAnOldHeadIsNotAhead(t *testing.T) {
+	f := follow(t)
+	f.heads(0, 100)
+	f.poll(1, read(burrow.StatusOK, 0, []int64{100}, 0))
+	f.heads(10, 100)
+	s := f.poll(11, read(burrow.StatusOK, 9, []int64{150}, 0))
+	assert.EqualValues(t, 0, s.Ahead)
+	assert.Equal(t, []float64{0}, s.TimeLags)
+	f.heads(20, 130) // was read after 10
+	s = f.poll(21, read(burrow.StatusOK, 9, []int64{150}, 0))
+	assert.EqualValues(t, 0, s.Ahead, "by clocks that may differ")
+	f.heads(30, 131)
+	s = f.poll(31, read(burrow.StatusOK, 9, []int64{150}, 0))
+	assert.EqualValues(t, 1, s.Ahead)
+}
+
+func TestAheadIsAbsentWithoutHeads(t *testing.T) {
+	f := follow(t)
+	assert.EqualValues(t, burrow.Unknown, f.poll(0, read(burrow.StatusOK, 0, []int64{100}, 0)).Ahead)
+}
+
+// An evaluation that Burrow has kept for some seconds is not of now. A group that goes on is then about where it was between two commits.
+func TestAsOf(t *testing.T) {
+	p := func(status burrow.Status, complete float64) *burrow.PartitionStatus {
+		return &burrow.PartitionStatus{Status: status, Complete: complete, Start: commit(0, 0, 5), End: commit(90, 45, 5)}
+	}
+	for name, tc := range map[string]struct {
+		p    *burrow.PartitionStatus
+		now  int
+		want float64
+	}{
+		"fresh":                  {p(burrow.StatusOK, 1), 49, 49},
+		"kept":                   {p(burrow.StatusOK, 1), 57, 47.5},
+		"kept, half a window":    {p(burrow.StatusWarn, 0.5), 57, 50.625},
+		"no share":               {p(burrow.StatusRewind, burrow.Unknown), 57, 47.5},
+		"commits have ceased":    {p(burrow.StatusOK, 1), 63, 63},
+		"stopped":                {p(burrow.StatusStop, 1), 57, 57},
+		"stalled":                {p(burrow.StatusStall, 1), 57, 57},
+		"commits of the future":  {p(burrow.StatusOK, 1), 30, 30},
+		"one commit":             {&burrow.PartitionStatus{Status: burrow.StatusOK, Complete: 0.1, Start: commit(9, 45, 5), End: commit(9, 45, 5)}, 57, 57},
+		"the same offset always": {&burrow.PartitionStatus{Status: burrow.StatusOK, Complete: 1, Start: commit(9, 0, 5), End: commit(9, 45, 5)}, 57, 57},
+	} {
+		assert.InDelta(t, tc.want, float64(asOf(tc.p, at(tc.now).UnixMilli())-at(0).UnixMilli())/1000, 0.001, name)
+	}
+}
+
+// The group's time lag is the largest of all partitions that are known, listed or not.
+func TestMaxOverAllPartitions(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{100, 100, 100}, 0, 0, 0))
+	f.heads(0, 100, 100, 100)
+	f.heads(10, 200, 1000, 100)
+	s := f.poll(20, read(burrow.StatusOK, 0, []int64{110, 900, 100}, 90, 100, 0))
+	require.Equal(t, []float64{18.95, 11.106, 0}, s.TimeLags)
+	require.InDelta(t, 18.95, s.MaxTimeLag, 0)
+	n := notified(read(burrow.StatusOK, 0, []int64{110, 900, 100}, 90, 100, 0))
+	n.Group.MaxLag = &s.Group.Partitions[1]
+	require.NoError(t, f.table.Update(n, at(21)))
+	s = current(t, f.table)
+	assert.Equal(t, []float64{18.95, 12.106, 0}, s.TimeLags)
+	assert.InDelta(t, 18.95, s.MaxTimeLag, 0, "the partition with the most messages is not the one with the oldest")
+	assert.Equal(t, at(20).Add(-18950*time.Millisecond), s.OldestUnread(0), "as of the poll")
+	assert.Equal(t, s.OldestUnread(0), s.OldestUnreadOfAll())
+	assert.Equal(t, at(21).Add(-12106*time.Millisecond), s.OldestUnread(1))
+	assert.Zero(t, s.OldestUnread(2))
+}
+
+// A lower bound is known as such, and stays so with a notification.
+func TestLowerBound(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusStop, 0, []int64{100}, 50))
+	s := f.poll(60, read(burrow.StatusStop, 0, []int64{100}, 90))
+	assert.InDelta(t, 60, s.MaxTimeLag, 0)
+	assert.True(t, s.AtLeast)
+	f.heads(61, 190)
+	f.heads(71, 290)
+	s = f.poll(80, read(burrow.StatusStop, 71, []int64{200}, 90))
+	assert.False(t, s.AtLeast)
+}
+
+// What a group was told of last, and by whom.
+func TestLastNotificationAndCommit(t *testing.T) {
+	table := New(polledLimits)
+	require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, -5, []int64{1, 2}, 0, 0), at(0)))
+	s := current(t, table)
+	assert.Zero(t, s.Notified)
+	assert.Zero(t, s.Series()&NotificationSeries)
+	assert.Equal(t, at(-5).UnixMilli(), s.LastCommit())
+	n := notified(read(burrow.StatusOK, 7, []int64{1, 2}, 0, 0))
+	n.Group.MaxLag = &read(burrow.StatusOK, 7, []int64{1, 2}, 0, 0).Partitions[1]
+	require.NoError(t, table.Update(n, at(10)))
+	assert.Equal(t, at(10), current(t, table).Notified)
+	assert.Equal(t, at(7).UnixMilli(), current(t, table).LastCommit())
+	require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, 15, []int64{1, 2}, 0, 0), at(20)))
+	assert.Equal(t, at(10), current(t, table).Notified)
+	// It came, though what it tells is older than what is known.
+	require.NoError(t, table.Update(n, at(21)))
+	assert.Equal(t, at(21), current(t, table).Notified)
+	assert.Equal(t, at(15).UnixMilli(), current(t, table).LastCommit())
+	assert.Equal(t, at(20), current(t, table).Received)
+}
+
+// A group that is notified again and again with nothing new keeps the time of the last one over a restart.
+func TestRestartKeepsWhatIsKnownOfAGroup(t *testing.T) {
+	f := follow(t)
+	f.heads(0, 100)
+	f.poll(1, read(burrow.StatusStop, 0, []int64{50}, 50))
+	f.heads(10, 200)
+	f.heads(20, 300)
+	f.poll(30, read(burrow.StatusStop, 0, []int64{50}, 250))
+	n := notified(read(burrow.StatusStop, 0, []int64{50}, 250))
+	require.NoError(t, f.table.Update(n, at(31)))
+	s := current(t, f.table)
+	require.True(t, s.AtLeast)
+	require.Zero(t, s.Ahead)
+	data, err := f.table.Record(s)
+	require.NoError(t, err)
+	require.NoError(t, f.table.Update(n, at(41)))
+	times := current(t, f.table).Times()
+	times.Record = s.Received.UnixNano()
+	restored, err := New(limits).Restore(data, times, at(50))
+	require.NoError(t, err)
+	assert.True(t, at(41).Equal(restored.Notified), fmt.Sprint(restored.Notified))
+	assert.True(t, restored.AtLeast)
+	assert.Zero(t, restored.Ahead)
+	assert.Equal(t, s.Series(), restored.Series(), "no series ends")
+	assert.InDelta(t, s.MaxTimeLag+10, restored.MaxTimeLag, 0.001)
+}
