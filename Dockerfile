@@ -6,12 +6,15 @@ FROM ${GO_IMAGE} AS build
 ARG VERSION=unknown
 WORKDIR /src
 COPY . .
-RUN make build VERSION=${VERSION}
+RUN make build VERSION=${VERSION} && mkdir -p build/storage
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/bin/karrot /karrot
-COPY config /config
+COPY config/*.yaml /config/
+COPY config/burrow /config/burrow
+# For config/storage.yaml, where nothing is mounted.
+COPY --from=build --chown=10001:10001 /src/build/storage /var/lib/karrot
 # Inside the container the outside is elsewhere.
 ENV KARROT_ENDPOINT=0.0.0.0:5000 \
     KARROT_PROMETHEUS_ENDPOINT=0.0.0.0:8889 \
@@ -20,5 +23,5 @@ ENV KARROT_ENDPOINT=0.0.0.0:5000 \
 EXPOSE 5000 8888 8889 13133
 USER 10001:10001
 WORKDIR /
+# Without arguments it starts the default configuration.
 ENTRYPOINT ["/karrot"]
-CMD ["--config", "config/karrot.yaml"]

@@ -46,7 +46,7 @@ func binary(t testing.TB) string {
 }
 
 type options struct {
-	// Configs are paths below the top of the repository, or absolute.
+	// Configs are paths below the top of the repository, or absolute, or configurations in the binary (karrot:NAME).
 	Configs []string
 	// Env is added to an environment without any KARROT_ or AWS_ variable.
 	Env map[string]string
@@ -79,7 +79,7 @@ func command(t testing.TB, o options) *karrot {
 
 	var args []string
 	for _, config := range o.Configs {
-		if !filepath.IsAbs(config) {
+		if !filepath.IsAbs(config) && !strings.Contains(config, ":") {
 			config = filepath.Join(root, config)
 		}
 		args = append(args, "--config", config)
@@ -111,6 +111,13 @@ func command(t testing.TB, o options) *karrot {
 func start(t testing.TB, o options) *karrot {
 	t.Helper()
 	k := command(t, o)
+	begin(t, k)
+	return k
+}
+
+// begin runs a prepared binary and returns once it is healthy.
+func begin(t testing.TB, k *karrot) {
+	t.Helper()
 	require.NoError(t, k.cmd.Start())
 	go func() {
 		defer close(k.exited)
@@ -131,7 +138,7 @@ func start(t testing.TB, o options) *karrot {
 		if status, _ := get(t, k.health); status == http.StatusOK {
 			// The Collector takes SIGTERM only a moment after its extensions run. Before that it would just die.
 			time.Sleep(50 * time.Millisecond)
-			return k
+			return
 		}
 		require.True(t, time.Now().Before(deadline), "not healthy in time")
 		time.Sleep(20 * time.Millisecond)

@@ -59,7 +59,8 @@ type Config struct {
 	// Webhook is the HTTP server that Burrow calls. It is on unless `enabled: false` is written.
 	Webhook configoptional.Optional[WebhookConfig] `mapstructure:"webhook"`
 
-	// API is Burrow's own HTTP API, which is polled for what notifications do not tell. It is off unless it is written.
+	// API is Burrow's own HTTP API, which is polled for what notifications do not tell. It is off unless it is written,
+	// and if its endpoint is empty.
 	API configoptional.Optional[APIConfig] `mapstructure:"api"`
 
 	// Page is what people look at, on the webhook's server. It is on unless `enabled: false` is written.
@@ -137,11 +138,24 @@ type APIConfig struct {
 }
 
 var (
-	_ confmap.Validator = (*APIConfig)(nil)
-	_ confmap.Validator = (*Config)(nil)
-	_ confmap.Validator = (*PageConfig)(nil)
-	_ confmap.Validator = (*WebhookConfig)(nil)
+	_ confmap.Unmarshaler = (*Config)(nil)
+	_ confmap.Validator   = (*APIConfig)(nil)
+	_ confmap.Validator   = (*Config)(nil)
+	_ confmap.Validator   = (*PageConfig)(nil)
+	_ confmap.Validator   = (*WebhookConfig)(nil)
 )
+
+// Unmarshal reads the configuration. An empty api.endpoint turns polling off, so that a variable can turn it on. Keys
+// that have moved are kept for Validate to name.
+func (c *Config) Unmarshal(conf *confmap.Conf) error {
+	if err := conf.Unmarshal(c); err != nil {
+		return err
+	}
+	if api := c.API.Get(); c.API.HasValue() && api.Client.Endpoint == "" && api.MovedClusters == nil && api.MovedGroups == nil {
+		c.API = configoptional.None[APIConfig]()
+	}
+	return nil
+}
 
 func createDefaultConfig() component.Config {
 	server := confighttp.NewDefaultServerConfig()
@@ -179,16 +193,16 @@ func createDefaultConfig() component.Config {
 func (c *Config) Validate() error {
 	var errs []error
 	if !c.Webhook.HasValue() && !c.API.HasValue() {
-		errs = append(errs, errors.New("webhook or api must be enabled: nothing else tells the receiver of groups"))
+		errs = append(errs, errors.New("webhook or api (with an endpoint) must be enabled: nothing else tells the receiver of groups"))
 	}
 	if c.API.HasValue() && c.ExpireAfter <= c.API.Get().CollectionInterval {
-		errs = append(errs, fmt.Errorf("expire_after must be longer than api.collection_interval (%s), got %q", c.API.Get().CollectionInterval, c.ExpireAfter))
+		errs = append(errs, fmt.Errorf("expire_after must be longer than api.collection_interval (%s), written with its unit as in 5m, got %q", c.API.Get().CollectionInterval, c.ExpireAfter))
 	}
 	if c.Interval < minInterval {
 		errs = append(errs, fmt.Errorf("interval must be at least %s, written with its unit as in 1s, got %q", minInterval, c.Interval))
 	}
 	if c.ExpireAfter <= c.Interval {
-		errs = append(errs, fmt.Errorf("expire_after must be longer than interval (%s) and than the distance of Burrow's notifications, got %q", c.Interval, c.ExpireAfter))
+		errs = append(errs, fmt.Errorf("expire_after must be longer than interval (%s) and than the time between two notifications of a group, written with its unit as in 5m, got %q", c.Interval, c.ExpireAfter))
 	}
 	if c.MaxGroups < 1 {
 		errs = append(errs, fmt.Errorf("max_groups must be at least 1, got %d", c.MaxGroups))
@@ -244,8 +258,8 @@ func (c *APIConfig) Validate() error {
 	if c.InitialDelay < 0 {
 		errs = append(errs, fmt.Errorf("api.initial_delay must not be negative, got %q", c.InitialDelay))
 	}
-	if c.Client.Timeout <= 0 {
-		errs = append(errs, fmt.Errorf("api.timeout must be above 0, got %q", c.Client.Timeout))
+	if c.Client.Timeout < time.Millisecond {
+		errs = append(errs, fmt.Errorf("api.timeout must be at least 1ms, written with its unit as in 10s, got %q", c.Client.Timeout))
 	}
 	if c.MaxConcurrentRequests < 1 {
 		errs = append(errs, fmt.Errorf("api.max_concurrent_requests must be at least 1, got %d", c.MaxConcurrentRequests))

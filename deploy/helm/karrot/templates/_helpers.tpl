@@ -174,10 +174,6 @@ spec:
       image: {{ include "karrot.image" . }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
-        {{- if and .Values.storage.enabled .Values.secure.enabled }}
-        # Both files list an extension; this joins the two lists.
-        - --feature-gates=confmap.enableMergeAppendOption
-        {{- end }}
         {{- range include "karrot.configs" . | fromYamlArray }}
         - --config={{ . }}
         {{- end }}
