@@ -153,7 +153,12 @@ bench-api: ## Measure a poll of a large Burrow beside the plainest client, in tu
 
 .PHONY: bench-cloudwatch
 bench-cloudwatch: build ## Measure what a CloudWatch that is away for a minute does to the webhook and to Prometheus
-	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) KARROT_E2E_OUTAGE=60s KARROT_E2E_INTERVAL=30 go test -count=1 -run '^TestCloudWatchAway$$' -v -timeout 30m .
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) KARROT_E2E_OUTAGE=60s KARROT_E2E_INTERVAL=30 go test -count=1 -run '^TestCloudWatchAway' -v -timeout 30m .
+
+.PHONY: cloudwatch-outages
+cloudwatch-outages: build ## Let CloudWatch be away for a minute in each way, and write what is lost into docs/cloudwatch.md
+	cd e2e && KARROT_BIN=$(CURDIR)/$(BIN) KARROT_E2E_OUTAGE=60s KARROT_E2E_WRITE=1 go test -count=1 -run '^TestCloudWatchOutages$$' -v -timeout 15m . >../build/outages.txt 2>&1; \
+	status=$$?; grep -E '^ *\||^(ok|FAIL)|Error' ../build/outages.txt; exit $$status
 
 .PHONY: bench-limits
 bench-limits: build ## Measure what groups and partitions cost in memory, with the page and with remote write alone

@@ -92,9 +92,12 @@ func (e *evaluation) documents() map[string]map[string]string {
 
 var refused = regexp.MustCompile(`^:|[^ -~]`)
 
+// likeRewritten is how a rewritten name ends.
+var likeRewritten = regexp.MustCompile(`~[0-9a-f]{8}\z`)
+
 // acceptable is what becomes of a name.
 func acceptable(name string, most int) string {
-	if !refused.MatchString(name) && strings.Trim(name, " ") != "" && len(name) <= most {
+	if !refused.MatchString(name) && !likeRewritten.MatchString(name) && strings.Trim(name, " ") != "" && len(name) <= most {
 		return name
 	}
 	return rewritten(name, most)
@@ -292,6 +295,7 @@ func TestCloudWatchSettings(t *testing.T) {
 // awkwardNames are names that Kafka allows for a group.
 var awkwardNames = []string{
 	"заказы", "оплата", // of one length
+	"??????~c359203e", "??????~c359203e~", "x~C359203E", "~c359203e", "c359203e", // the first is what the first above becomes
 	`team "A" <orders> & 'co'`, "tab\there", "line\nbreak", ":leading", "mid:dle", " ", "   ", "~", "?~12345678", "ключ\x7f",
 	"cluster", "group", "burrow.group.status", "_aws", "Version",
 	strings.Repeat("x", 1024), strings.Repeat("x", 1023) + "\t", strings.Repeat("ж", 512), strings.Repeat("ж", 511) + "xy",
@@ -301,9 +305,20 @@ var awkwardNames = []string{
 func TestCloudWatchNames(t *testing.T) {
 	// Not computed by what is tested, nor by what tests it.
 	assert.Equal(t, "??????~c359203e", acceptable("заказы", maxDimensionValue))
+	for _, file := range []string{"cloudwatch.yaml", "cloudwatch-durable.yaml"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			testCloudWatchNames(t, "config/"+file)
+		})
+	}
+}
 
+func testCloudWatchNames(t *testing.T, config string) {
+	t.Helper()
 	cw := newCloudwatchLogs(t)
-	k := start(t, options{Configs: withCloudWatch, Env: cw.env(map[string]string{"KARROT_CLOUDWATCH_INTERVAL": "2"})})
+	k := start(t, options{Configs: []string{"config/karrot.yaml", config}, Env: cw.env(map[string]string{
+		"KARROT_CLOUDWATCH_INTERVAL": "2", "KARROT_STORAGE_DIRECTORY": t.TempDir(),
+	})})
 	want := map[string]map[string]string{}
 	for i, name := range awkwardNames {
 		e := evaluation{
@@ -321,7 +336,7 @@ func TestCloudWatchNames(t *testing.T) {
 	status, _ := k.post(t, e.body(t))
 	assert.Equal(t, http.StatusBadRequest, status)
 	k.stop(t)
-	assert.NotContains(t, k.log(), "failed to", "a statement of the transformation")
+	assert.NotContains(t, k.log(), "failed to execute", "a statement of the transformation")
 }
 
 // One hand-over of the receiver, for the documents and for the old names at the same time. Neither log group exists.
@@ -462,6 +477,38 @@ func TestCloudWatchAway(t *testing.T) {
 			for i := range 300 {
 				k.accept(t, group(i))
 			}
+			begin := time.Now()
+			k.stop(t)
+			t.Logf("ended %s after SIGTERM", time.Since(begin).Round(time.Millisecond))
+		})
+	}
+}
+
+// With a queue a CloudWatch that hangs reaches nobody at all.
+func TestCloudWatchAwayWithQueue(t *testing.T) {
+	t.Parallel()
+	outage, err := time.ParseDuration(cmp.Or(os.Getenv("KARROT_E2E_OUTAGE"), "12s"))
+	require.NoError(t, err)
+	logs, metrics := newCloudwatchLogs(t), newCloudwatchMetrics(t)
+	for name, test := range map[string]struct {
+		cw      cloudwatch
+		configs []string
+	}{
+		"cloudwatch-durable.yaml": {logs, []string{"config/karrot.yaml", "config/cloudwatch-durable.yaml"}},
+		"cloudwatch-otlp.yaml":    {metrics, metrics.configs(t)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.cw.set(cloudwatchHangs)
+			k := start(t, options{Configs: test.configs, Env: test.cw.env(map[string]string{
+				"KARROT_CLOUDWATCH_INTERVAL": cmp.Or(os.Getenv("KARROT_E2E_INTERVAL"), "5"), "KARROT_STORAGE_DIRECTORY": t.TempDir(),
+			})})
+			k.outage(t, outage, func(i int) []byte {
+				e := evaluation{Cluster: "east", Group: fmt.Sprintf("group-%03d", i%300), PartitionCount: 12}
+				return e.body(t)
+			})
+			assert.Zero(t, scrape(t, k.telemetry)[`otelcol_receiver_burrow_handover_failures_total{receiver="burrow"}`])
+			assert.Empty(t, test.cw.samples(t))
 			begin := time.Now()
 			k.stop(t)
 			t.Logf("ended %s after SIGTERM", time.Since(begin).Round(time.Millisecond))

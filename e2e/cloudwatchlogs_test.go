@@ -32,12 +32,15 @@ const (
 	// cloudwatchRefuses is a policy without the permission.
 	cloudwatchRefuses
 	cloudwatchFails
+	cloudwatchUnavailable
+	// cloudwatchLosesAnswers takes what it is sent, and the answer does not arrive.
+	cloudwatchLosesAnswers
 )
 
 // cloudwatchLogs imitates as much of CloudWatch Logs, and of STS, as an exporter of embedded metrics uses.
 // What AWS would refuse fails the test.
 type cloudwatchLogs struct {
-	url string
+	*leavingServer
 	// ended releases the requests that hang.
 	ended chan struct{}
 
@@ -59,6 +62,7 @@ type logEvent struct {
 	Message       string
 	// AccessKey is who signed the request.
 	AccessKey string
+	Received  time.Time
 }
 
 const (
@@ -74,11 +78,10 @@ func newCloudwatchLogs(t testing.TB) *cloudwatchLogs {
 	c := &cloudwatchLogs{
 		ended: make(chan struct{}), streams: map[string]map[string]bool{}, calls: map[string]int{},
 	}
-	server := httptest.NewServer(c)
-	c.url = server.URL
+	c.leavingServer = newLeavingServer(t, c)
 	t.Cleanup(func() {
 		close(c.ended)
-		server.Close()
+		c.leave()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, problem := range c.problems {
@@ -162,16 +165,26 @@ func (c *cloudwatchLogs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case cloudwatchWorks:
 		c.answer(w, r, action, body)
 	case cloudwatchHangs:
-		select {
-		case <-r.Context().Done():
-		case <-c.ended:
-		}
+		c.hang(r)
+	case cloudwatchLosesAnswers:
+		c.answer(httptest.NewRecorder(), r, action, body)
+		c.hang(r)
 	case cloudwatchThrottles:
 		awsError(w, http.StatusBadRequest, "ThrottlingException")
 	case cloudwatchRefuses:
 		awsError(w, http.StatusBadRequest, "AccessDeniedException")
 	case cloudwatchFails:
 		awsError(w, http.StatusInternalServerError, "InternalFailure")
+	case cloudwatchUnavailable:
+		awsError(w, http.StatusServiceUnavailable, "ServiceUnavailableException")
+	}
+}
+
+// hang waits until the client gives up.
+func (c *cloudwatchLogs) hang(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-c.ended:
 	}
 }
 
@@ -227,7 +240,7 @@ func (c *cloudwatchLogs) answer(w http.ResponseWriter, r *http.Request, action s
 			}
 			c.events = append(c.events, logEvent{
 				Group: in.LogGroupName, Stream: in.LogStreamName, Timestamp: event.Timestamp, Message: event.Message,
-				AccessKey: accessKey(r),
+				AccessKey: accessKey(r), Received: time.Now(),
 			})
 		}
 		if size > maxRequestBytes {

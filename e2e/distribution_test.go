@@ -30,6 +30,7 @@ import (
 var aws = map[string]string{
 	"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy",
 	"AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+	"HTTPS_PROXY":      "http://127.0.0.1:9", // of the exporter that has the address of AWS in its configuration
 }
 
 // overlays are the files of config/ that come behind karrot.yaml.
@@ -163,10 +164,10 @@ func TestComponents(t *testing.T) {
 		return n
 	}
 	assert.Equal(t, []string{"basicauth", "bearertokenauth", "file_storage", "health_check", "sigv4auth"}, names(has.Extensions))
-	assert.Equal(t, []string{"burrow"}, names(has.Receivers))
+	assert.Equal(t, []string{"burrow", "otlp"}, names(has.Receivers))
 	assert.Equal(t, []string{"batch", "filter", "groupbyattrs", "interval", "memory_limiter", "resource", "transform"}, names(has.Processors))
 	assert.Equal(t, []string{"awsemf", "debug", "nop", "otlp_grpc", "otlp_http", "prometheus", "prometheusremotewrite"}, names(has.Exporters))
-	assert.Equal(t, []string{"forward"}, names(has.Connectors))
+	assert.Equal(t, []string{"failover", "forward"}, names(has.Connectors))
 	m := readManifest(t)
 	assert.Len(t, has.Extensions, len(m.Extensions))
 	assert.Len(t, has.Exporters, len(m.Exporters))

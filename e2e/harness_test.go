@@ -66,12 +66,13 @@ type karrot struct {
 // command prepares the binary with ports of its own.
 func command(t testing.TB, o options) *karrot {
 	t.Helper()
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	env := map[string]string{
 		"KARROT_ENDPOINT":            ports[0],
 		"KARROT_PROMETHEUS_ENDPOINT": ports[1],
 		"KARROT_HEALTH_ENDPOINT":     ports[2],
 		"KARROT_TELEMETRY_PORT":      ports[3][strings.LastIndex(ports[3], ":")+1:],
+		"KARROT_CLOUDWATCH_LOOPBACK": ports[4],
 		// Nothing here may wait for a metadata service.
 		"AWS_EC2_METADATA_DISABLED": "true",
 	}
@@ -118,6 +119,20 @@ func start(t testing.TB, o options) *karrot {
 // begin runs a prepared binary and returns once it is healthy.
 func begin(t testing.TB, k *karrot) {
 	t.Helper()
+	k.run(t)
+	k.ready(t)
+}
+
+// launch runs the binary and does not wait for it.
+func launch(t testing.TB, o options) *karrot {
+	t.Helper()
+	k := command(t, o)
+	k.run(t)
+	return k
+}
+
+func (k *karrot) run(t testing.TB) {
+	t.Helper()
 	require.NoError(t, k.cmd.Start())
 	go func() {
 		defer close(k.exited)
@@ -132,6 +147,11 @@ func begin(t testing.TB, k *karrot) {
 			t.Logf("output of %s:\n%s", strings.Join(k.cmd.Args, " "), k.log())
 		}
 	})
+}
+
+// ready waits until it is healthy.
+func (k *karrot) ready(t testing.TB) {
+	t.Helper()
 	deadline := time.Now().Add(startTimeout)
 	for {
 		require.False(t, k.hasExited(), "the binary ended:\n%s", k.log())
@@ -244,6 +264,12 @@ func (k *karrot) terminate(t testing.TB) {
 func (k *karrot) stop(t testing.TB) {
 	t.Helper()
 	k.terminate(t)
+	k.ended(t)
+}
+
+// ended waits for a clean exit after SIGTERM.
+func (k *karrot) ended(t testing.TB) {
+	t.Helper()
 	select {
 	case <-k.exited:
 	case <-time.After(startTimeout):

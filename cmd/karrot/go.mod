@@ -6,6 +6,7 @@ go 1.25.0
 
 require (
 	github.com/lowess/karrot v0.0.0
+	github.com/open-telemetry/opentelemetry-collector-contrib/connector/failoverconnector v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/awsemfexporter v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusremotewriteexporter v0.152.0
@@ -40,6 +41,7 @@ require (
 	go.opentelemetry.io/collector/processor/batchprocessor v0.152.1
 	go.opentelemetry.io/collector/processor/memorylimiterprocessor v0.152.1
 	go.opentelemetry.io/collector/receiver v1.58.0
+	go.opentelemetry.io/collector/receiver/otlpreceiver v0.152.1
 	go.opentelemetry.io/collector/service v0.152.1
 	golang.org/x/sys v0.47.0
 )
@@ -208,6 +210,7 @@ require (
 	go.opentelemetry.io/collector/internal/componentalias v0.152.1 // indirect
 	go.opentelemetry.io/collector/internal/fanoutconsumer v0.152.1 // indirect
 	go.opentelemetry.io/collector/internal/memorylimiter v0.152.1 // indirect
+	go.opentelemetry.io/collector/internal/sharedcomponent v0.152.1 // indirect
 	go.opentelemetry.io/collector/internal/telemetry v0.152.1 // indirect
 	go.opentelemetry.io/collector/pdata v1.58.0 // indirect
 	go.opentelemetry.io/collector/pdata/pprofile v0.152.1 // indirect

@@ -80,7 +80,7 @@ func TestKustomize(t *testing.T) {
 	require.Len(t, overlays, 2)
 	components, err := filepath.Glob(kustomizeDir + "/components/*")
 	require.NoError(t, err)
-	require.Len(t, components, 6)
+	require.Len(t, components, 7)
 	for _, dir := range append(overlays, components...) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			if strings.Contains(dir, "/components/") {

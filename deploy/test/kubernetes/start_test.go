@@ -43,7 +43,11 @@ func startRendered(t *testing.T, o *objects) {
 	dir := t.TempDir()
 	folders := mountedFolders(t, dir, template.Spec, o)
 
-	env := map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+	env := map[string]string{
+		"AWS_EC2_METADATA_DISABLED": "true", "AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example", "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+		// CloudWatch by OTLP has its address in the configuration, and must not be reached.
+		"HTTPS_PROXY": "http://127.0.0.1:1",
+	}
 	for _, source := range container.EnvFrom {
 		if source.ConfigMapRef != nil {
 			env["AWS_REGION"] = "eu-west-1" // stands for what the ConfigMap has
@@ -53,7 +57,8 @@ func startRendered(t *testing.T, o *objects) {
 		env[variable.Name] = variable.Value
 	}
 	// Each port of the container, by its name, is what a variable makes it. Here another number is free.
-	free := run.Ports(t, 4)
+	free := run.Ports(t, 5)
+	env["KARROT_CLOUDWATCH_LOOPBACK"] = "127.0.0.1:" + free[4]
 	address := map[string]string{}
 	for i, name := range []string{"webhook", "metrics", "telemetry", "health"} {
 		number := portOf(t, container, name)

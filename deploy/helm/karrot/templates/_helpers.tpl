@@ -60,12 +60,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.persistence.enabled (not .Values.storage.enabled) -}}
 {{- fail "persistence.enabled needs storage.enabled: nothing else writes to the volume" -}}
 {{- end -}}
+{{- if and .Values.cloudwatch.enabled (eq .Values.cloudwatch.overlay "cloudwatch-durable") (not .Values.storage.enabled) -}}
+{{- fail "cloudwatch.overlay=cloudwatch-durable needs storage.enabled: its queue is on that volume" -}}
+{{- end -}}
 {{- if and .Values.podDisruptionBudget.enabled (eq (kindIs "invalid" .Values.podDisruptionBudget.minAvailable) (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) -}}
 {{- fail "podDisruptionBudget needs minAvailable or maxUnavailable, and not both" -}}
 {{- end -}}
 {{- range .Values.overlays -}}
 {{- if has . (list "karrot" "cloudwatch" "storage" "secure") -}}
 {{- fail (printf "overlays: %s has a value of its own: %s" . (ternary "it is always there" (printf "%s.enabled=true" .) (eq . "karrot"))) -}}
+{{- end -}}
+{{- if has . (list "cloudwatch-durable" "cloudwatch-otlp") -}}
+{{- fail (printf "overlays: %s has values of its own: cloudwatch.enabled=true and cloudwatch.overlay=%s" . .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -95,6 +101,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $_ := set $env "KARROT_CLOUDWATCH_NAMESPACE" .namespace -}}
 {{- $_ := set $env "KARROT_CLOUDWATCH_INTERVAL" (toString .interval) -}}
 {{- $_ := set $env "KARROT_CLOUDWATCH_LOG_GROUP" .logGroup -}}
+{{- if and (eq .overlay "cloudwatch-otlp") $.Values.storage.enabled -}}
+{{- $_ := set $env "KARROT_QUEUE_STORAGE" "file_storage" -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := (.Values.karrot.env | default dict) -}}
@@ -126,7 +135,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 {{- if .Values.cloudwatch.enabled }}
-- /config/cloudwatch.yaml
+- /config/{{ .Values.cloudwatch.overlay }}.yaml
 {{- end }}
 {{- if .Values.storage.enabled }}
 - /config/storage.yaml
