@@ -9,6 +9,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/collector/confmap"
@@ -31,6 +32,7 @@ func Names() []string {
 	for i, path := range paths {
 		names[i] = strings.TrimSuffix(path, ".yaml")
 	}
+	slices.Sort(names) // cloudwatch.yaml comes behind cloudwatch-otlp.yaml
 	return names
 }
 
