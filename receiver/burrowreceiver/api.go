@@ -32,11 +32,15 @@ type poller struct {
 	own         metric.MeasurementOption
 	logger      *zap.Logger
 	connections connections
+	requests    chan struct{} // one for each request under way
 
 	failing, late bool
 	slashes       sync.Once
 	full          logLimiter
 	clusters      map[string]*clusterListing // that were listed
+
+	mu      sync.Mutex
+	rhythms map[string]*rhythm // by cluster
 }
 
 // clusterListing is when a cluster was listed last, and when a list lacked it first; zero if the last one had it.
@@ -58,10 +62,15 @@ func newPoller(ctx context.Context, host component.Host, r *burrowReceiver) (*po
 	if err != nil {
 		return nil, fmt.Errorf("api.%w", err)
 	}
+	return newPollerOf(r, api), nil
+}
+
+func newPollerOf(r *burrowReceiver, api *burrow.API) *poller {
+	cfg := r.cfg.API.Get()
 	return &poller{
 		cfg: cfg, expireAfter: r.cfg.ExpireAfter, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
-		clusters: map[string]*clusterListing{},
-	}, nil
+		requests: make(chan struct{}, cfg.MaxConcurrentRequests), clusters: map[string]*clusterListing{}, rhythms: map[string]*rhythm{},
+	}
 }
 
 // run polls every interval until ctx ends. A poll that takes longer is followed by the next one at once.
@@ -103,8 +112,7 @@ func (p *poller) observeLength(length time.Duration) {
 // round is one poll.
 type round struct {
 	*poller
-	begin    time.Time
-	requests chan struct{} // one for each request under way
+	begin time.Time
 
 	mu       sync.Mutex
 	failures int
@@ -113,7 +121,7 @@ type round struct {
 
 // poll asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
 func (p *poller) poll(ctx context.Context, begin time.Time) {
-	r := &round{poller: p, begin: begin, requests: make(chan struct{}, p.cfg.MaxConcurrentRequests)}
+	r := &round{poller: p, begin: begin}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
 		p.endAbsentClusters(clusters, r.begin)
 		// Bounded as groups are: a broken Burrow can list any number of clusters.
@@ -144,6 +152,7 @@ func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 	}
 	// What was there has expired.
 	maps.DeleteFunc(p.clusters, func(_ string, listing *clusterListing) bool { return asked.Sub(listing.listed) >= p.expireAfter })
+	defer p.keepRhythms()
 	var lacking []string
 	var absent []*time.Time
 	for cluster, listing := range p.clusters {
@@ -217,6 +226,7 @@ func (r *round) cluster(ctx context.Context, cluster string) {
 		r.table.GroupsNotListed(cluster)
 	}
 	if names, ok := ask(ctx, r, func() ([]string, error) { return r.api.Topics(ctx, cluster) }); ok {
+		r.follow(cluster, names)
 		each(ctx, r, names, &r.filters.topics, func(name string) { r.topic(ctx, cluster, name) })
 		if ctx.Err() == nil {
 			r.table.ListTopics(r.list(cluster, names), time.Now())
@@ -236,7 +246,7 @@ func each(ctx context.Context, r *round, names []string, f *filter, do func(name
 	defer running.Wait()
 	queue := make(chan string)
 	defer close(queue)
-	for range min(cap(r.requests), len(names)) {
+	for range min(r.cfg.MaxConcurrentRequests, len(names)) {
 		running.Go(func() {
 			for name := range queue {
 				do(name)
@@ -280,11 +290,7 @@ func (r *round) group(ctx context.Context, cluster, name string) (gone bool) {
 }
 
 func (r *round) topic(ctx context.Context, cluster, name string) {
-	var asked time.Time
-	offsets, ok := ask(ctx, r, func() ([]int64, error) {
-		asked = time.Now()
-		return r.api.Offsets(ctx, cluster, name)
-	})
+	offsets, asked, ok := r.offsets(ctx, cluster, name)
 	if !ok {
 		return
 	}

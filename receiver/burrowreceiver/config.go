@@ -41,6 +41,7 @@ const (
 	defaultAPIEndpoint        = "http://localhost:8000"
 	defaultAPITimeout         = 10 * time.Second
 	defaultCollectionInterval = 30 * time.Second
+	defaultOffsetsInterval    = 10 * time.Second
 	defaultConcurrentRequests = 10
 	// A group of 50,000 partitions has about 17 MB.
 	defaultMaxAnswerSize = 32 << 20
@@ -119,6 +120,9 @@ type APIConfig struct {
 	Client confighttp.ClientConfig `mapstructure:",squash"`
 	// CollectionInterval is the time from one poll to the next.
 	CollectionInterval time.Duration `mapstructure:"collection_interval"`
+	// OffsetsInterval is the time after which the heads of all topics are asked for again, for time lags, if Burrow was not seen to read
+	// them anew before.
+	OffsetsInterval time.Duration `mapstructure:"offsets_interval"`
 	// InitialDelay is the time from the start to the first poll.
 	InitialDelay time.Duration `mapstructure:"initial_delay"`
 	// MaxConcurrentRequests bounds the requests, and with them the connections, at one moment.
@@ -174,6 +178,7 @@ func createDefaultConfig() component.Config {
 		API: configoptional.Default(APIConfig{
 			Client:                client,
 			CollectionInterval:    defaultCollectionInterval,
+			OffsetsInterval:       defaultOffsetsInterval,
 			InitialDelay:          time.Second,
 			MaxConcurrentRequests: defaultConcurrentRequests,
 			MaxAnswerSize:         defaultMaxAnswerSize,
@@ -254,6 +259,9 @@ func (c *APIConfig) Validate() error {
 	}
 	if c.CollectionInterval < time.Second {
 		errs = append(errs, fmt.Errorf("api.collection_interval must be at least 1s, written with its unit, got %q", c.CollectionInterval))
+	}
+	if c.OffsetsInterval < time.Second {
+		errs = append(errs, fmt.Errorf("api.offsets_interval must be at least 1s, written with its unit, got %q", c.OffsetsInterval))
 	}
 	if c.InitialDelay < 0 {
 		errs = append(errs, fmt.Errorf("api.initial_delay must not be negative, got %q", c.InitialDelay))

@@ -40,6 +40,7 @@ func TestConfig(t *testing.T) {
 			api.Client.Endpoint = "https://burrow.example.org/proxied"
 			api.Client.Timeout = 3 * time.Second
 			api.CollectionInterval = time.Minute
+			api.OffsetsInterval = 5 * time.Second
 			api.InitialDelay = 0
 			api.MaxConcurrentRequests = 50
 			api.MaxAnswerSize = 1000
@@ -97,6 +98,7 @@ func TestConfigErrors(t *testing.T) {
 		"nothing":               `webhook or api (with an endpoint) must be enabled: nothing else tells the receiver of groups`,
 		"api_endpoint":          `api.endpoint must be a URL as in http://localhost:8000, got "burrow:8000"`,
 		"api_interval":          `api.collection_interval must be at least 1s, written with its unit, got "30ns"`,
+		"api_offsets":           `api.offsets_interval must be at least 1s, written with its unit, got "10ns"`,
 		"api_delay":             `api.initial_delay must not be negative, got "-1s"`,
 		"api_timeout":           `api.timeout must be at least 1ms, written with its unit as in 10s, got "0s"`,
 		"api_requests":          `api.max_concurrent_requests must be at least 1, got 0`,

@@ -225,7 +225,7 @@ func (r *recorder) group(ts pcommon.Timestamp, kinds groups.Series, s *groups.St
 		r.count(r.enabled.BurrowGroupLastNotification)
 	}
 	if kinds&groups.LastCommitSeries != 0 {
-		r.builder.RecordBurrowGroupLastCommitTimestampDataPoint(ts, float64(s.LastCommit())/1e3, g.Cluster, g.Group)
+		r.builder.RecordBurrowGroupLastCommitTimestampDataPoint(ts, float64(s.LastCommit)/1e3, g.Cluster, g.Group)
 		r.count(r.enabled.BurrowGroupLastCommitTimestamp)
 	}
 	if kinds&groups.AheadSeries != 0 {

@@ -216,6 +216,7 @@ func (r *burrowReceiver) startLoops(ctx context.Context) {
 		polls, cancelPolls := context.WithCancel(handOvers)
 		r.cancelPolls = cancelPolls
 		r.polling.Go(func() { r.poller.run(polls) })
+		r.polling.Go(func() { r.poller.runHeads(polls) })
 	}
 	for _, e := range emitters {
 		running.Go(func() { e.run(handOvers, passes) })
@@ -280,6 +281,12 @@ func (r *burrowReceiver) observeTable() error {
 		r.telemetry.RegisterReceiverBurrowLastNotificationTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
 			if last := r.webhook.lastAccepted.Load(); last != 0 {
 				o.Observe(float64(last)/float64(time.Second), r.own)
+			}
+			return nil
+		}),
+		r.telemetry.RegisterReceiverBurrowLastMovedTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
+			for cluster, at := range r.table.LastMoved() {
+				o.Observe(unixSeconds(at), r.own, metric.WithAttributes(attribute.String("cluster", cluster)))
 			}
 			return nil
 		}),

@@ -216,18 +216,18 @@ func TestLastNotificationAndCommit(t *testing.T) {
 	s := current(t, table)
 	assert.Zero(t, s.Notified)
 	assert.Zero(t, s.Series()&NotificationSeries)
-	assert.Equal(t, at(-5).UnixMilli(), s.LastCommit())
+	assert.Equal(t, at(-5).UnixMilli(), s.LastCommit)
 	n := notified(read(burrow.StatusOK, 7, []int64{1, 2}, 0, 0))
 	n.Group.MaxLag = &read(burrow.StatusOK, 7, []int64{1, 2}, 0, 0).Partitions[1]
 	require.NoError(t, table.Update(n, at(10)))
 	assert.Equal(t, at(10), current(t, table).Notified)
-	assert.Equal(t, at(7).UnixMilli(), current(t, table).LastCommit())
+	assert.Equal(t, at(7).UnixMilli(), current(t, table).LastCommit)
 	require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, 15, []int64{1, 2}, 0, 0), at(20)))
 	assert.Equal(t, at(10), current(t, table).Notified)
 	// It came, though what it tells is older than what is known.
 	require.NoError(t, table.Update(n, at(21)))
 	assert.Equal(t, at(21), current(t, table).Notified)
-	assert.Equal(t, at(15).UnixMilli(), current(t, table).LastCommit())
+	assert.Equal(t, at(15).UnixMilli(), current(t, table).LastCommit)
 	assert.Equal(t, at(20), current(t, table).Received)
 }
 

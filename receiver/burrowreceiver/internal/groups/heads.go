@@ -52,6 +52,8 @@ type topicHeads struct {
 	polled int64
 	// read is a moment since which Burrow has read the heads itself, in unix milliseconds; 0 if none is known.
 	read int64
+	// moved is when it was seen last that Burrow has read them, or when the API told of them first.
+	moved int64
 }
 
 func newHeads(limits Limits) heads {
@@ -285,9 +287,9 @@ func asOf(p *burrow.PartitionStatus, now int64) int64 {
 }
 
 // see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
-// again, which it has since the moment read, or after a long time.
-func (h *headHistory) see(p headPoint, read int64) {
-	if n := len(h.points); h.followed && n > 0 && p.offset == h.newest().offset && read < h.newest().at && p.at-h.newest().at < maxRefresh {
+// again, which it has since the moment read, or if nothing has moved for so long that it must have.
+func (h *headHistory) see(p headPoint, t *topicHeads) {
+	if h.followed && len(h.points) > 0 && p.offset == h.newest().offset && t.read < h.newest().at && p.at-t.moved < maxRefresh {
 		return
 	}
 	h.add(p)

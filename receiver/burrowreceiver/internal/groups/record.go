@@ -248,6 +248,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	if notified := max(r.Notified, times.Notified); notified > 0 {
 		s.Notified = time.Unix(0, min(notified, received))
 	}
+	s.LastCommit = s.lastCommit()
 	// Nothing else has changed meanwhile: a message that was not read then is older now.
 	later := max(0, float64(received-r.Received)/float64(time.Second))
 	for i, lag := range s.TimeLags {

@@ -174,7 +174,7 @@ func (s *State) Series() Series {
 	add(s.Group.Complete != burrow.Unknown, CompleteSeries)
 	add(s.countable(), PartitionCountSeries)
 	add(!s.Notified.IsZero(), NotificationSeries)
-	add(s.LastCommit() > 0, LastCommitSeries)
+	add(s.LastCommit > 0, LastCommitSeries)
 	add(s.Ahead != burrow.Unknown, AheadSeries)
 	add(!s.OldestUnreadOfAll().IsZero(), MaxUnreadSeries)
 	return kinds

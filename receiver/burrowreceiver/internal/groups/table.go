@@ -60,6 +60,8 @@ type State struct {
 	Ahead int64
 	// Notified is when the last notification about the group arrived; zero if none has.
 	Notified time.Time
+	// LastCommit is the time of the newest commit of all partitions that are known, in unix milliseconds; 0 if none is.
+	LastCommit int64
 }
 
 // TimeLag is the time lag of the listed partition i, in seconds, or burrow.Unknown.
@@ -120,8 +122,8 @@ func before(moment time.Time, seconds float64) time.Time {
 	return moment.Add(-time.Duration(seconds * float64(time.Second)))
 }
 
-// LastCommit is the time of the newest commit of all partitions that are known, in unix milliseconds; 0 if none is.
-func (s *State) LastCommit() (last int64) {
+// lastCommit finds LastCommit.
+func (s *State) lastCommit() (last int64) {
 	for i := range s.Group.Partitions {
 		last = max(last, s.Group.Partitions[i].End.Timestamp)
 	}
@@ -261,6 +263,7 @@ func (t *Table) update(s *State) error {
 	if complete {
 		s.keepUnlisted(before, unlisted, maxLagTime, &t.heads)
 	}
+	s.LastCommit = s.lastCommit()
 	if before == nil {
 		t.groupsHeld++
 	}
@@ -369,6 +372,31 @@ func (t *Table) Each(visit func(*State)) {
 	for s := range t.currentGroups {
 		visit(s)
 	}
+}
+
+// LastMoved says of each cluster when anything in it was last seen to move: the newest commit of a group, or a head that became another
+// one. A cluster in which nothing was seen to move is not there.
+func (t *Table) LastMoved() map[string]time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := map[string]time.Time{}
+	note := func(cluster string, at time.Time) {
+		if at.After(last[cluster]) {
+			last[cluster] = at
+		}
+	}
+	for s := range t.currentGroups {
+		if s.LastCommit > 0 {
+			// The clock of a broker can be ahead.
+			note(s.Group.Cluster, time.UnixMilli(min(s.LastCommit, s.Received.UnixMilli())))
+		}
+	}
+	for k, e := range t.topics {
+		if e.current != nil && !e.current.Moved.IsZero() {
+			note(k.cluster, e.current.Moved)
+		}
+	}
+	return last
 }
 
 // Stats returns the present counts.

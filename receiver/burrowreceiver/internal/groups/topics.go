@@ -2,6 +2,7 @@ package groups
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
@@ -18,6 +19,8 @@ type Topic struct {
 	Offsets []int64
 	// Received is when the API was asked.
 	Received time.Time
+	// Moved is when a head was last found to be another than before; zero if none was. The table sets it.
+	Moved time.Time
 }
 
 // UpdateTopic makes offsets the current heads of a topic. Partitions whose groups are followed use them
@@ -53,19 +56,42 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	if e.current == nil {
 		t.topicsHeld++
 	}
+	if before := e.current; before != nil {
+		if topic.Moved = before.Moved; !slices.Equal(before.Offsets, topic.Offsets) {
+			topic.Moved = topic.Received
+		}
+	}
 	t.offsets += len(topic.Offsets) - held
 	t.setTopic(e, topic)
 	t.boundReplaced(&e.outgoing, topic.Received)
-	heads.see(topic)
+	heads.see(topic, time.Time{})
 	return nil
 }
 
-// see adds what the API tells of the heads of partitions that groups read.
-func (t *topicHeads) see(topic *Topic) {
-	if t == nil {
+// SeeHeads does so for the time lags alone: the heads that are handed over stay those of UpdateTopic. read is a moment since which Burrow has
+// read the heads itself, zero if none is known. The error is ErrUnmatched.
+func (t *Table) SeeHeads(topic *Topic, read time.Time) error {
+	k := key{topic.Cluster, topic.Name}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	held := 0
+	if e := t.topics[k]; e != nil && e.current != nil {
+		held = len(e.current.Offsets)
+	}
+	heads := t.heads.topics[k]
+	if len(topic.Offsets) < held || !t.matches(heads, topic, len(topic.Offsets) == held) {
+		return ErrUnmatched
+	}
+	heads.see(topic, read)
+	return nil
+}
+
+// see adds what the API tells of the heads of partitions that groups read. What was asked before the newest answer is not used.
+func (t *topicHeads) see(topic *Topic, read time.Time) {
+	at := topic.Received.UnixMilli()
+	if t == nil || at < t.polled {
 		return
 	}
-	at := topic.Received.UnixMilli()
 	each := func(visit func(history *headHistory, p headPoint)) {
 		for number, offset := range topic.Offsets {
 			if history := t.partitions[int32(number)]; history != nil && offset != burrow.Unknown {
@@ -73,13 +99,19 @@ func (t *topicHeads) see(topic *Topic) {
 			}
 		}
 	}
+	if t.polled == 0 {
+		t.moved = at
+	}
+	if !read.IsZero() {
+		t.read, t.moved = max(t.read, read.UnixMilli()), at
+	}
 	each(func(history *headHistory, p headPoint) {
 		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before.
-		if history.followed && p.offset != history.newest().offset {
-			t.read = t.polled
+		if history.followed && len(history.points) > 0 && p.offset != history.newest().offset {
+			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
-	each(func(history *headHistory, p headPoint) { history.see(p, t.read) })
+	each(func(history *headHistory, p headPoint) { history.see(p, t) })
 	t.polled = at
 }
 

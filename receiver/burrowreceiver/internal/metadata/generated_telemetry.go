@@ -41,6 +41,7 @@ type TelemetryBuilder struct {
 	ReceiverBurrowHandoverFailures          metric.Int64Counter
 	ReceiverBurrowHeadHistories             metric.Int64ObservableGauge
 	ReceiverBurrowIncidentEventsDropped     metric.Int64ObservableCounter
+	ReceiverBurrowLastMovedTimestamp        metric.Float64ObservableGauge
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
 	ReceiverBurrowLimit                     metric.Int64ObservableGauge
 	ReceiverBurrowNotifications             metric.Int64Counter
@@ -173,6 +174,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowIncidentEventsDroppedCall
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowIncidentEventsDropped, obs: o})
 		return nil
 	}, builder.ReceiverBurrowIncidentEventsDropped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowLastMovedTimestampCallback sets callback for observable ReceiverBurrowLastMovedTimestamp metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowLastMovedTimestampCallback(cb metric.Float64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerFloat64{inst: builder.ReceiverBurrowLastMovedTimestamp, obs: o})
+		return nil
+	}, builder.ReceiverBurrowLastMovedTimestamp)
 	if err != nil {
 		return err
 	}
@@ -386,6 +402,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_incident_events_dropped",
 		metric.WithDescription("Number of incident events that the logs pipelines did not take before newer ones needed their place. [Alpha]"),
 		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowLastMovedTimestamp, err = builder.meter.Float64ObservableGauge(
+		"otelcol_receiver_burrow_last_moved_timestamp",
+		metric.WithDescription("When anything in the cluster was last seen to move, the newest commit of a group or a head, in seconds since the unix epoch. [Alpha]"),
+		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowLastNotificationTimestamp, err = builder.meter.Float64ObservableGauge(
