@@ -60,7 +60,7 @@ func recordedAPI(t *testing.T) *httptest.Server {
 // there only where Burrow leaves something out: status and offset of partitions whose window is not full.
 func TestPolledPageEqualsBurrows(t *testing.T) {
 	k := start(t, options{
-		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/names-burrow.yaml"},
+		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/names-burrow.yaml", allTopics(t)},
 		Env:     map[string]string{"KARROT_INTERVAL": "10ms", "KARROT_BURROW_API": recordedAPI(t).URL, "KARROT_BURROW_API_INTERVAL": "1s"},
 	})
 	text, err := os.ReadFile(filepath.Join(root, "testdata", "api", "metrics.txt"))
@@ -101,4 +101,12 @@ func TestPolledPageEqualsBurrows(t *testing.T) {
 		return difference(map[string]float64{lag: page[lag]}, map[string]float64{lag: k.series(t)[lag]})
 	})
 	k.stop(t)
+}
+
+// allTopics is a configuration with which Kafka's internal topics are asked for, too.
+func allTopics(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "topics.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("receivers: {burrow: {api: {topics: {exclude: []}}}}\n"), 0o600))
+	return path
 }

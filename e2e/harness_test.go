@@ -212,13 +212,17 @@ func (k *karrot) eventually(t testing.TB, within time.Duration, want map[string]
 	})
 }
 
-// withoutTimeLags takes the time lags out of a page: what they are, and whether they are known, depends on the
-// machine's clock. It returns what cannot be right with any clock.
+// withoutTimeLags takes the time lags and moments out of a page, and what is known with the second poll: what they are, and whether they are
+// known, depends on the machine's clock. It returns what cannot be right with any clock.
 func withoutTimeLags(page map[string]float64) string {
 	var problems []string
 	companions := map[string]string{
 		"burrow_partition_time_lag_seconds": "burrow_partition_lag",
 		"burrow_group_max_time_lag_seconds": "burrow_group_status",
+
+		"burrow_group_last_commit_timestamp_seconds": "burrow_group_status",
+		"burrow_group_last_notification_seconds":     "burrow_group_status",
+		"burrow_group_partitions_ahead":              "burrow_group_status",
 	}
 	for series, value := range page {
 		name, labels, _ := strings.Cut(series, "{")

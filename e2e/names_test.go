@@ -263,7 +263,7 @@ func (o *overlay) startWithHeads(t *testing.T, h *heads) *karrot {
 	t.Cleanup(server.Close)
 	env := maps.Clone(fast)
 	env["KARROT_BURROW_API"], env["KARROT_BURROW_API_INTERVAL"] = server.URL, "1s"
-	return start(t, options{Configs: []string{"config/karrot.yaml", "config/api.yaml", o.config}, Env: env})
+	return start(t, options{Configs: []string{"config/karrot.yaml", "config/api.yaml", o.config, allTopics(t)}, Env: env})
 }
 
 // polled is enough for some polls and what follows from them.

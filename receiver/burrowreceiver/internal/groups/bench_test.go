@@ -56,14 +56,15 @@ func BenchmarkMemory(b *testing.B) {
 		b.StopTimer()
 		held := float64(heap()-before) / (groups * partitions)
 		b.ReportMetric(held, "B/partition")
-		require.LessOrEqual(b, held, 500.0)
+		require.LessOrEqual(b, held, 300.0)
+		points := 0
 		require.Equal(b, groups*partitions, table.heads.count)
 		for _, topic := range table.heads.topics {
-			for _, history := range topic.partitions {
-				require.Len(b, history.points, maxHeadPoints)
-				require.Equal(b, maxHeadPoints, cap(history.points))
+			for i := range topic.partitions {
+				points += len(pointsOf(&topic.partitions[i]))
 			}
 		}
+		b.ReportMetric(float64(points)/(groups*partitions), "points/history")
 		require.Equal(b, Stats{Groups: groups, Partitions: groups * partitions}, table.Stats())
 		b.StartTimer()
 	}

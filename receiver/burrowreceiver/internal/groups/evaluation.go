@@ -131,10 +131,12 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h 
 
 // notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; before is what it was.
 func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, before float64) float64 {
-	_, history := h.find(s.Group.Cluster, p)
-	if before <= 0 || history == nil || len(history.points) == 0 {
+	_, packed := h.find(s.Group.Cluster, p)
+	if before <= 0 || packed == nil || packed.length == 0 {
 		return before
 	}
+	history := &h.working
+	packed.open(history)
 	newest, now := history.newest(), s.Received.UnixMilli()
 	committed := max(p.End.Offset, newest.offset-s.Group.MaxLag.CurrentLag)
 	if committed >= newest.offset {

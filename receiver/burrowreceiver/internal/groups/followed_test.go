@@ -73,7 +73,7 @@ func TestTheSameHeadAgain(t *testing.T) {
 	f.heads(0, 100, 100)
 	f.heads(10, 100, 100)
 	f.heads(20, 100, 100)
-	points := f.table.heads.topics[key{"c", "t"}].partitions[0].points
+	points := pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0])
 	assert.Len(t, points, 1, "Burrow may not have read it since: %v", points)
 	f.heads(70, 100, 100)
 	f.heads(75, 160, 100)
@@ -83,7 +83,7 @@ func TestTheSameHeadAgain(t *testing.T) {
 	f.heads(95, 180, 111)
 	s = f.poll(100, read(burrow.StatusStop, 0, []int64{160, 105}, 20, 5))
 	assert.InDelta(t, 10.5, s.TimeLag(1), 0.001)
-	history := f.table.heads.topics[key{"c", "t"}].partitions[1].points
+	history := pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[1])
 	assert.Equal(t, headPoint{100, at(75).UnixMilli()}, history[len(history)-3], "the other one has moved, so Burrow has read both")
 }
 
@@ -95,9 +95,10 @@ func TestHeadsAreNotToldAnyMore(t *testing.T) {
 	f.heads(11, 200)
 	s := f.poll(140, read(burrow.StatusStop, 0, []int64{300}, 500))
 	require.Len(t, s.TimeLags, 1)
-	history := f.table.heads.topics[key{"c", "t"}].partitions[0]
+	history := &f.table.heads.topics[key{"c", "t"}].partitions[0]
 	assert.False(t, history.followed)
-	assert.Equal(t, headPoint{800, at(140).UnixMilli()}, history.points[len(history.points)-1])
+	points := pointsOf(history)
+	assert.Equal(t, headPoint{800, at(140).UnixMilli()}, points[len(points)-1])
 	f.heads(150, 900)
 	assert.True(t, history.followed)
 }

@@ -24,6 +24,8 @@ const (
 	maxRefresh = int64(time.Minute / time.Millisecond)
 	// maxCached is the age up to which Burrow tells an evaluation again, 10 s by default, and some time for it to arrive.
 	maxCached = 12_000
+	// askedFor is for how many seconds points are kept because of a group that is further behind than others.
+	askedFor = 120
 	// windowCommits is how many commits Burrow keeps of a partition by default.
 	windowCommits = 10
 	// clockDifference is what the clocks of brokers and of Karrot are taken to differ by at the most.
@@ -43,11 +45,13 @@ type heads struct {
 	// last is the topic that was asked for last: partitions come ordered by topic.
 	last  key
 	topic *topicHeads
+	// working is the history that is worked on.
+	working headHistory
 }
 
 // topicHeads are the histories of a topic's partitions.
 type topicHeads struct {
-	partitions map[int32]*headHistory
+	partitions histories
 	// polled is when Burrow's API told of the heads last, in unix milliseconds; 0 for never.
 	polled int64
 	// read is a moment since which Burrow has read the heads itself, in unix milliseconds; 0 if none is known.
@@ -61,12 +65,12 @@ func newHeads(limits Limits) heads {
 }
 
 // find returns the history of a partition and those of its topic, nil for what there is not.
-func (h *heads) find(cluster string, p *burrow.PartitionStatus) (*topicHeads, *headHistory) {
+func (h *heads) find(cluster string, p *burrow.PartitionStatus) (*topicHeads, *packedHistory) {
 	topic := h.topics[key{cluster, p.Topic}]
 	if topic == nil {
 		return nil, nil
 	}
-	return topic, topic.partitions[p.Partition]
+	return topic, topic.partitions.get(p.Partition)
 }
 
 // headHistory is what is known of one partition's head.
@@ -74,16 +78,16 @@ type headHistory struct {
 	// points are ordered by time, and their offsets never fall. At most two have the same offset: the first and
 	// the last time that the head was seen there.
 	points []headPoint
-	// told is the newest head that Burrow compared a commit with. It is known only of a group that is behind: Burrow's heads are
-	// up to one offset-refresh old, and one below the commit counts as no lag.
-	told headPoint
-	// seen is when the partition was last received, in unix milliseconds.
-	seen int64
-	// generation is that of the last search in which a state needed it.
-	generation uint8
+	// told is the newest head that Burrow compared a commit with, and toldAt when it did, in unix seconds. It is known only of a group
+	// that is behind: Burrow's heads are up to one offset-refresh old, and one below the commit counts as no lag.
+	told   int64
+	toldAt uint32
 	// followed says that Burrow's API tells of the head. Then evaluations add nothing: they tell of the same heads, later, and
 	// can have been kept by Burrow for a while.
 	followed bool
+	// asked is the lowest offset of those that were lately asked for, and askedAt when it was, in unix seconds: the points around it are kept.
+	asked   int64
+	askedAt uint32
 }
 
 // headPoint says that the head had reached offset at that time. It may have done so up to one offset-refresh earlier.
@@ -124,7 +128,10 @@ func (h *heads) observe(s *State) (maxLagTime timeLag) {
 
 // observePartition does so for one partition, and counts it if its commit is ahead of the head.
 func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64) timeLag {
-	history := h.history(s.Group.Cluster, p, now)
+	packed := h.history(s.Group.Cluster, p, now)
+	history := &h.working
+	packed.open(history)
+	defer packed.close(history)
 	if !history.isFollowed(h.topic, now) {
 		return history.observe(p, now)
 	}
@@ -138,28 +145,29 @@ func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64)
 
 // history finds or makes the history of a partition. When there are too many, the partition gets one that nobody
 // keeps, and is answered from this notification alone.
-func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *headHistory {
+func (h *heads) history(cluster string, p *burrow.PartitionStatus, now int64) *packedHistory {
 	if k := (key{cluster, p.Topic}); h.topic == nil || k != h.last {
 		h.last, h.topic = k, h.topics[k]
 	}
 	if h.topic != nil {
-		if history := h.topic.partitions[p.Partition]; history != nil {
-			if now-history.seen >= h.expireAfter.Milliseconds() {
-				history.points = history.points[:0]
+		if history := h.topic.partitions.get(p.Partition); history != nil {
+			if now-1000*int64(history.seen) >= h.expireAfter.Milliseconds() {
+				history.length = 0
 			}
-			history.seen = max(history.seen, now)
+			history.seen = max(history.seen, unixSeconds(now))
 			return history
 		}
 	}
-	history := &headHistory{seen: now}
 	if h.count >= h.max {
-		return history
+		return &packedHistory{}
 	}
 	if h.topic == nil {
-		h.topic = &topicHeads{partitions: map[int32]*headHistory{}}
+		h.topic = &topicHeads{}
 		h.topics[h.last] = h.topic
 	}
-	h.topic.partitions[p.Partition] = history
+	var history *packedHistory
+	h.topic.partitions, history = h.topic.partitions.insert(p.Partition)
+	history.seen = unixSeconds(now)
 	h.count++
 	return history
 }
@@ -182,7 +190,7 @@ func (h *heads) reclaim(states func(yield func(*State) bool), now time.Time) {
 			h.keep(s.Group.Cluster, s.Group.MaxLag)
 		}
 	}
-	h.drop(func(history *headHistory) bool { return history.generation != h.generation })
+	h.drop(func(history *packedHistory) bool { return history.generation != h.generation })
 }
 
 func (h *heads) keep(cluster string, p *burrow.PartitionStatus) {
@@ -197,21 +205,30 @@ func (h *heads) expire(now time.Time) {
 		return
 	}
 	h.swept = now
-	limit := now.Add(-h.expireAfter).UnixMilli()
-	h.drop(func(history *headHistory) bool { return history.seen <= limit })
+	limit := unixSeconds(now.Add(-h.expireAfter).UnixMilli())
+	h.drop(func(history *packedHistory) bool { return history.seen <= limit })
 }
 
-func (h *heads) drop(unwanted func(*headHistory) bool) {
+func (h *heads) drop(unwanted func(*packedHistory) bool) {
 	h.last, h.topic = key{}, nil
 	for k, topic := range h.topics {
-		for number, history := range topic.partitions {
-			if unwanted(history) {
-				delete(topic.partitions, number)
-				h.count--
+		kept := 0
+		for i := range topic.partitions {
+			if unwanted(&topic.partitions[i]) {
+				continue
 			}
+			if kept < i {
+				topic.partitions[kept] = topic.partitions[i]
+			}
+			kept++
 		}
-		if len(topic.partitions) == 0 {
+		h.count -= len(topic.partitions) - kept
+		topic.partitions = topic.partitions[:kept]
+		switch {
+		case kept == 0:
 			delete(h.topics, k)
+		case 2*kept < cap(topic.partitions):
+			topic.partitions = slices.Clone(topic.partitions)
 		}
 	}
 }
@@ -237,13 +254,14 @@ func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
 		h.points = h.points[:0] // the clock was put back
 	}
 	h.commit(p.Start, now)
-	h.commit(p.End, now)
 	if !p.End.Known() {
 		return noTimeLag
 	}
 	h.head(p.End.Offset, p.CurrentLag, now)
+	// Last, so that no other one takes its place: it is what is asked for.
+	h.commit(p.End, now)
 	if p.CurrentLag != 0 {
-		h.told = headPoint{p.End.Offset + p.CurrentLag, now}
+		h.told, h.toldAt = p.End.Offset+p.CurrentLag, unixSeconds(now)
 	}
 	// The heads here are up to one offset-refresh older than their moments, which is more than the age of the evaluation.
 	return h.judge(p, now, now)
@@ -261,6 +279,9 @@ func (h *headHistory) judge(p *burrow.PartitionStatus, now, of int64) timeLag {
 	told := headPoint{math.MaxInt64, now}
 	if p.CurrentLag <= math.MaxInt64-p.End.Offset {
 		told.offset = p.End.Offset + p.CurrentLag
+	}
+	if seconds := unixSeconds(now); p.End.Offset <= h.asked || seconds-h.askedAt > askedFor {
+		h.asked, h.askedAt = p.End.Offset, seconds
 	}
 	at, bound, ok := h.passed(p.End.Offset, told)
 	if !ok {
@@ -380,18 +401,19 @@ func (h *headHistory) insert(i int, p headPoint) {
 		h.points = slices.Insert(h.points, i, p)
 	default:
 		least := h.least()
+		h.remove(least)
 		if least < i {
 			i--
-			copy(h.points[least:i], h.points[least+1:])
-		} else {
-			copy(h.points[i+1:least+1], h.points[i:])
 		}
-		h.points[i] = p
+		h.points = slices.Insert(h.points, i, p)
 	}
 }
 
+func (h *headHistory) remove(i int) { h.points = slices.Delete(h.points, i, i+1) }
+
 // least returns the point that is missed least, for its age, when it is removed: the line between its neighbours then
-// moves by a known time, and they leave a longer gap. So young points stand close, and old ones reach far back.
+// moves by a known time, and they leave a longer gap. So young points stand close, and old ones reach far back. The two points around
+// the offset of the group that is furthest behind stay.
 func (h *headHistory) least() (best int) {
 	best = 1
 	const gap = 0.1 // what a gap weighs beside a known error
@@ -400,6 +422,9 @@ func (h *headHistory) least() (best int) {
 	leastCost, leastAge := math.Inf(1), 1.0
 	for i := 1; i < n-1; i++ {
 		a, p, b := &h.points[i-1], &h.points[i], &h.points[i+1]
+		if p.offset <= h.asked && h.asked < b.offset || a.offset <= h.asked && h.asked < p.offset {
+			continue
+		}
 		span := float64(b.at - a.at)
 		missed := span*(float64(p.offset-a.offset)/float64(b.offset-a.offset)) - float64(p.at-a.at)
 		cost, age := math.Abs(missed)+gap*span, float64(now-p.at)

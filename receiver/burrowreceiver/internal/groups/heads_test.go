@@ -292,3 +292,9 @@ func TestClockPutBack(t *testing.T) {
 	assert.InDelta(t, 58.5, told{commit(30, 90, 0), commit(40, 100, 0), 20, 160}.observe(h), 0)
 	assert.True(t, slices.IsSortedFunc(h.points, func(a, b headPoint) int { return int(a.at - b.at) }))
 }
+
+func pointsOf(p *packedHistory) []headPoint {
+	var h headHistory
+	p.open(&h)
+	return h.points
+}

@@ -417,6 +417,6 @@ func TestHeadsOfTopicsHelpTheTimeLag(t *testing.T) {
 	require.NoError(t, table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{175, 9}, Received: at(10)}))
 	history := table.heads.topics[key{"c", "t"}].partitions
 	require.Len(t, history, 1, "nobody asks for the other partition")
-	points := history[0].points
+	points := pointsOf(&history[0])
 	assert.Equal(t, headPoint{175, at(10).UnixMilli()}, points[len(points)-1])
 }

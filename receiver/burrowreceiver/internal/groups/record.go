@@ -266,10 +266,12 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 func (h *heads) records(g *burrow.GroupStatus) []headRecord {
 	var list []headRecord
 	add := func(p *burrow.PartitionStatus) {
-		_, history := h.find(g.Cluster, p)
-		if history == nil || len(history.points) == 0 {
+		_, packed := h.find(g.Cluster, p)
+		if packed == nil || packed.length == 0 {
 			return
 		}
+		history := &h.working
+		packed.open(history)
 		points := make([][2]int64, len(history.points))
 		for i, point := range history.points {
 			points[i] = [2]int64{point.offset, point.at}
@@ -293,7 +295,9 @@ func (h *heads) restore(s *State, list []headRecord) {
 		if r.Topic == "" || r.Partition < 0 || len(r.Points) > maxHeadPoints || !ascending(r.Points) {
 			continue
 		}
-		history := h.history(s.Group.Cluster, &burrow.PartitionStatus{Topic: r.Topic, Partition: r.Partition}, s.Received.UnixMilli())
+		packed := h.history(s.Group.Cluster, &burrow.PartitionStatus{Topic: r.Topic, Partition: r.Partition}, s.Received.UnixMilli())
+		history := &h.working
+		packed.open(history)
 		if len(history.points) >= len(r.Points) {
 			continue
 		}
@@ -301,11 +305,15 @@ func (h *heads) restore(s *State, list []headRecord) {
 		for _, point := range r.Points {
 			history.points = append(history.points, headPoint{offset: point[0], at: point[1]})
 		}
+		packed.close(history)
 	}
 	// The record can be older than the state: where heads stood still, they did until then.
 	again := func(p *burrow.PartitionStatus) {
 		if p.End.Known() {
-			h.history(s.Group.Cluster, p, s.Received.UnixMilli()).head(p.End.Offset, p.CurrentLag, s.Received.UnixMilli())
+			packed := h.history(s.Group.Cluster, p, s.Received.UnixMilli())
+			packed.open(&h.working)
+			h.working.head(p.End.Offset, p.CurrentLag, s.Received.UnixMilli())
+			packed.close(&h.working)
 		}
 	}
 	for i := range s.Group.Partitions {

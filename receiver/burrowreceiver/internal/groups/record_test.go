@@ -100,10 +100,11 @@ func FuzzRestore(f *testing.F) {
 		require.NoError(t, state.Group.Valid())
 		require.False(t, state.Received.After(at(60)))
 		for _, topic := range table.heads.topics {
-			for _, history := range topic.partitions {
-				require.LessOrEqual(t, len(history.points), maxHeadPoints)
-				for i := range history.points {
-					require.True(t, i == 0 || history.points[i-1].offset <= history.points[i].offset)
+			for i := range topic.partitions {
+				points := pointsOf(&topic.partitions[i])
+				require.LessOrEqual(t, len(points), maxHeadPoints)
+				for i := range points {
+					require.True(t, i == 0 || points[i-1].offset <= points[i].offset)
 				}
 			}
 		}

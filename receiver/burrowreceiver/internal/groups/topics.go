@@ -64,7 +64,7 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	t.offsets += len(topic.Offsets) - held
 	t.setTopic(e, topic)
 	t.boundReplaced(&e.outgoing, topic.Received)
-	heads.see(topic, time.Time{})
+	t.heads.see(heads, topic, time.Time{})
 	return nil
 }
 
@@ -82,20 +82,21 @@ func (t *Table) SeeHeads(topic *Topic, read time.Time) error {
 	if len(topic.Offsets) < held || !t.matches(heads, topic, len(topic.Offsets) == held) {
 		return ErrUnmatched
 	}
-	heads.see(topic, read)
+	t.heads.see(heads, topic, read)
 	return nil
 }
 
 // see adds what the API tells of the heads of partitions that groups read. What was asked before the newest answer is not used.
-func (t *topicHeads) see(topic *Topic, read time.Time) {
+func (h *heads) see(t *topicHeads, topic *Topic, read time.Time) {
 	at := topic.Received.UnixMilli()
 	if t == nil || at < t.polled {
 		return
 	}
-	each := func(visit func(history *headHistory, p headPoint)) {
+	each := func(visit func(packed *packedHistory, p headPoint)) {
 		for number, offset := range topic.Offsets {
-			if history := t.partitions[int32(number)]; history != nil && offset != burrow.Unknown {
-				visit(history, headPoint{offset, at})
+			if packed := t.partitions.get(int32(number)); packed != nil && offset != burrow.Unknown {
+				packed.open(&h.working)
+				visit(packed, headPoint{offset, at})
 			}
 		}
 	}
@@ -105,13 +106,17 @@ func (t *topicHeads) see(topic *Topic, read time.Time) {
 	if !read.IsZero() {
 		t.read, t.moved = max(t.read, read.UnixMilli()), at
 	}
-	each(func(history *headHistory, p headPoint) {
+	history := &h.working
+	each(func(_ *packedHistory, p headPoint) {
 		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before.
 		if history.followed && len(history.points) > 0 && p.offset != history.newest().offset {
 			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
-	each(func(history *headHistory, p headPoint) { history.see(p, t) })
+	each(func(packed *packedHistory, p headPoint) {
+		history.see(p, t)
+		packed.close(history)
+	})
 	t.polled = at
 }
 
@@ -123,16 +128,20 @@ func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool) bool {
 		return true
 	}
 	asked := topic.Received.UnixMilli()
-	for number, history := range heads.partitions {
-		if asked-history.seen >= t.limits.ExpireAfter.Milliseconds() {
+	for i := range heads.partitions {
+		history := &heads.partitions[i]
+		if asked-1000*int64(history.seen) >= t.limits.ExpireAfter.Milliseconds() {
 			continue
 		}
-		if int(number) >= len(topic.Offsets) {
+		if int(history.number) >= len(topic.Offsets) {
 			return false
 		}
-		offset, told := topic.Offsets[number], history.told
-		if offset != burrow.Unknown && offset < told.offset && told.at <= asked && asked-told.at <= tooLate &&
-			!(asMany && history.fallen(headPoint{offset, asked})) {
+		offset, toldAt := topic.Offsets[history.number], 1000*int64(history.toldAt)
+		if offset == burrow.Unknown || offset >= history.told || toldAt > asked || asked-toldAt > tooLate {
+			continue
+		}
+		history.open(&t.heads.working)
+		if !asMany || !t.heads.working.fallen(headPoint{offset, asked}) {
 			return false
 		}
 	}
