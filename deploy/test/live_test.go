@@ -34,7 +34,8 @@ const (
 	// everythingIsRefused makes each hand-over fail and the table full with the second group.
 	everythingIsRefused = "receivers: {burrow: {max_groups: 1}}\nprocessors: {memory_limiter: {limit_percentage: 0, spike_limit_percentage: 0, limit_mib: 2, spike_limit_mib: 1}}\n"
 	// everyMetric switches on what is off by default.
-	everyMetric = "receivers: {burrow: {metrics: {burrow.partition.owner: {enabled: true}, burrow.partition.complete: {enabled: true}, burrow.partition.last_commit_timestamp: {enabled: true}}}}\n"
+	everyMetric = "receivers: {burrow: {metrics: {burrow.partition.owner: {enabled: true}, burrow.partition.complete: {enabled: true}, burrow.partition.last_commit_timestamp: {enabled: true}, " +
+		"burrow.partition.oldest_unread_timestamp: {enabled: true}, burrow.group.oldest_unread_timestamp: {enabled: true}, burrow.group.time_lag_is_lower_bound: {enabled: true}}}}\n"
 	replaySpeed = 40
 )
 

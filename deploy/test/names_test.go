@@ -27,9 +27,12 @@ var notProvoked = map[string]string{
 
 // notOnTheDashboard are metrics of docs/metrics.md without a panel.
 var notOnTheDashboard = map[string]string{
-	"burrow_partition_last_commit_timestamp_seconds": "off by default",
-	"burrow_partition_complete_ratio":                "off by default",
-	"burrow_partition_owner":                         "off by default",
+	"burrow_group_oldest_unread_timestamp_seconds":     "off by default",
+	"burrow_group_time_lag_is_lower_bound":             "off by default",
+	"burrow_partition_oldest_unread_timestamp_seconds": "off by default",
+	"burrow_partition_last_commit_timestamp_seconds":   "off by default",
+	"burrow_partition_complete_ratio":                  "off by default",
+	"burrow_partition_owner":                           "off by default",
 }
 
 // TestAgainstRunningPrometheus asks a real Prometheus, which scrapes real Karrots, for everything that deploy/ asks for.
