@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxHeadPoints bounds one history.
-	maxHeadPoints = 16
+	maxHeadPoints = 20
 	// maxHeadAge is more than the age of any head that Burrow uses: it asks for heads every offset-refresh, 10 s by
 	// default. A head below one that was seen longer ago has fallen, because the topic was made again.
 	maxHeadAge = 2 * time.Minute
@@ -448,14 +448,15 @@ func (h *headHistory) passed(offset int64, newest headPoint) (at int64, bound, o
 		if above.offset <= offset {
 			return 0, false, false
 		}
-		stood := i > 0 && h.points[i-1].offset == p.offset && above.at < newest.at
+		stood := !h.followed && i > 0 && h.points[i-1].offset == p.offset && above.at < newest.at
 		return between(p, above, offset, stood), false, true
 	}
 	return above.at, true, above.at < newest.at
 }
 
 // between interpolates between two points with different offsets. The message with an offset makes the head pass it. Between two heads it
-// is taken to do so in the middle of its share of the time. A standstill lasts until the head was seen higher, if that was before now.
+// is taken to do so in the middle of its share of the time. Of a standstill of which evaluations tell, the end is not known: they can have been
+// kept. It lasts until the head was seen higher, if that was before now.
 func between(a, b headPoint, offset int64, stood bool) int64 {
 	share := 0.5
 	if stood {

@@ -11,7 +11,7 @@ import (
 const packedPoints = 69
 
 // packedHistory is a headHistory as the table holds it. Each point is the difference to the one before, in as many bytes as that needs: there
-// is place for a dozen points of a partition that moves by thousands a minute, and for 3 of any.
+// is place for some 15 points of an ordinary partition, and for 3 of any.
 type packedHistory struct {
 	told, asked int64
 	// seen is when the partition was last received, in unix seconds as all moments here.
@@ -32,9 +32,9 @@ func (p *packedHistory) open(h *headHistory) {
 	*h = headHistory{points: h.points[:0], told: p.told, toldAt: p.toldAt, asked: p.asked, askedAt: p.askedAt, followed: p.followed}
 	var last headPoint
 	for rest := p.points[:p.length]; len(rest) > 0; {
-		offset, n := binary.Varint(rest)
-		at, m := binary.Varint(rest[n:])
-		last = headPoint{last.offset + offset, last.at + at}
+		offset, n := binary.Uvarint(rest)
+		at, m := binary.Uvarint(rest[n:])
+		last = headPoint{last.offset + int64(offset), last.at + int64(at)} //nolint:gosec // as it was packed
 		h.points = append(h.points, last)
 		rest = rest[n+m:]
 	}
@@ -54,8 +54,8 @@ func (p *packedHistory) pack(points []headPoint) bool {
 	packed := buffer[:0]
 	var last headPoint
 	for _, point := range points {
-		packed = binary.AppendVarint(packed, point.offset-last.offset)
-		packed = binary.AppendVarint(packed, point.at-last.at)
+		packed = binary.AppendUvarint(packed, uint64(point.offset-last.offset)) //nolint:gosec // they are in order; otherwise it only takes more bytes
+		packed = binary.AppendUvarint(packed, uint64(point.at-last.at))         //nolint:gosec // the same
 		if len(packed) > packedPoints {
 			return false
 		}

@@ -32,7 +32,7 @@ func TestPackedHistories(t *testing.T) {
 			require.Equal(t, headHistory{points: again.points, told: step, toldAt: 1, asked: 7 * step, askedAt: 3, followed: true}, again)
 			want = max(want, len(again.points))
 		}
-		t.Logf("steps of %d: %d points", step, want)
+		t.Logf("steps of %d a minute: %d points", step, want)
 	}
 }
 
