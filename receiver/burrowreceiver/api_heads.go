@@ -32,6 +32,8 @@ type rhythm struct {
 	told map[string]toldHeads
 	// asked is when all topics were asked for, moved when that was because the leading one had moved.
 	asked, moved time.Time
+	// distance is the shortest in which the leading topic moved lately, 0 if it did not twice: Burrow reads the heads as often, or more often.
+	distance time.Duration
 }
 
 // toldHeads is the sum of a topic's heads, and when it was asked for them.
@@ -92,7 +94,7 @@ func (p *poller) pollHeads(ctx context.Context) {
 // heads asks for the leading topic of a cluster, and for all when that has moved, or when it is time.
 func (r *round) heads(ctx context.Context, cluster string, c *rhythm, topics []string) {
 	due := r.begin.Sub(c.asked) >= r.cfg.OffsetsInterval
-	var read time.Time // a moment since which Burrow has read the heads
+	var read time.Time // when the leading topic was asked for before, if it has moved since
 	// Not more than twice as often as it was set, however often Burrow reads.
 	if c.leader != "" && r.begin.Sub(c.moved) >= r.cfg.OffsetsInterval/2 {
 		read = r.leads(ctx, cluster, c)
@@ -104,9 +106,30 @@ func (r *round) heads(ctx context.Context, cluster string, c *rhythm, topics []s
 	case !pause(ctx, headsSettle):
 		return
 	default:
-		c.moved = r.begin
+		c.movedAt(r.begin)
+		r.allHeads(ctx, cluster, c, topics, groups.Read{Since: read, Seen: true})
+		return
 	}
-	r.allHeads(ctx, cluster, c, topics, read)
+	r.allHeads(ctx, cluster, c, topics, c.concluded(r.begin))
+}
+
+// movedAt notes that Burrow has read the heads. If it does so less often than before, that is known after some time.
+func (c *rhythm) movedAt(now time.Time) {
+	if distance := now.Sub(c.moved); !c.moved.IsZero() {
+		if slower := c.distance + c.distance/10; c.distance != 0 {
+			distance = min(distance, slower)
+		}
+		c.distance = distance
+	}
+	c.moved = now
+}
+
+// concluded is a moment since which Burrow has read the heads, by how often it did.
+func (c *rhythm) concluded(now time.Time) groups.Read {
+	if c.distance == 0 {
+		return groups.Read{}
+	}
+	return groups.Read{Since: now.Add(-c.distance - c.distance/2)}
 }
 
 // leads asks for the leading topic. If it has moved, it returns when it was asked for before.
@@ -124,7 +147,7 @@ func (r *round) leads(ctx context.Context, cluster string, c *rhythm) (read time
 }
 
 // allHeads asks for all topics, and finds out which one leads.
-func (r *round) allHeads(ctx context.Context, cluster string, c *rhythm, topics []string, read time.Time) {
+func (r *round) allHeads(ctx context.Context, cluster string, c *rhythm, topics []string, read groups.Read) {
 	var mu sync.Mutex
 	told := make(map[string]toldHeads, len(topics))
 	leader, most := "", int64(0)
@@ -148,7 +171,7 @@ func (r *round) allHeads(ctx context.Context, cluster string, c *rhythm, topics 
 	c.leader, c.told, c.asked = leader, told, r.begin
 }
 
-func (r *round) see(topic *groups.Topic, read time.Time) {
+func (r *round) see(topic *groups.Topic, read groups.Read) {
 	if err := r.table.SeeHeads(topic, read); errors.Is(err, groups.ErrUnmatched) {
 		r.logger.Debug("Head offsets are left out", zap.String("cluster", topic.Cluster), zap.String("topic", topic.Name), zap.Error(err))
 	}

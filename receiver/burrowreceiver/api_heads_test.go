@@ -198,3 +198,23 @@ func TestTopicsThatAreFollowed(t *testing.T) {
 		assert.Equal(t, "orders", strings.Join(asked, " "))
 	})
 }
+
+// How often Burrow reads the heads is learned from the shortest distance, and unlearned when it is longer.
+func TestRhythm(t *testing.T) {
+	begin := time.Now()
+	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
+	var c rhythm
+	assert.Zero(t, c.concluded(at(0)))
+	c.movedAt(at(0))
+	assert.Zero(t, c.concluded(at(5)), "once says nothing")
+	c.movedAt(at(40))
+	c.movedAt(at(50))
+	assert.Equal(t, at(85), c.concluded(at(100)).Since)
+	assert.False(t, c.concluded(at(100)).Seen)
+	c.movedAt(at(80))
+	assert.Equal(t, 11*time.Second, c.distance)
+	for i := range 20 {
+		c.movedAt(at(110 + 30*i))
+	}
+	assert.Equal(t, 30*time.Second, c.distance)
+}

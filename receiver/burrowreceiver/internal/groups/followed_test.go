@@ -258,3 +258,36 @@ func TestRestartKeepsWhatIsKnownOfAGroup(t *testing.T) {
 	assert.Equal(t, s.Series(), restored.Series(), "no series ends")
 	assert.InDelta(t, s.MaxTimeLag+10, restored.MaxTimeLag, 0.001)
 }
+
+// How often Burrow reads heads as a rule says how long one stands still. It does not say that a commit is ahead: while Kafka is away, Burrow
+// reads nothing.
+func TestReadAsOftenAsARule(t *testing.T) {
+	f := follow(t)
+	f.heads(0, 100)
+	f.poll(1, read(burrow.StatusOK, 0, []int64{100}, 0))
+	f.heads(2, 100)
+	see := func(second int, since int, seen bool) {
+		require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: []int64{100}, Received: at(second)}, Read{Since: at(since), Seen: seen}))
+	}
+	points := func() int { return len(pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0])) }
+	require.Equal(t, 2, points())
+	see(12, -3, false)
+	last := func() headPoint {
+		all := pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0])
+		return all[len(all)-1]
+	}
+	assert.Equal(t, headPoint{100, at(2).UnixMilli()}, last())
+	see(22, 7, false)
+	assert.Equal(t, headPoint{100, at(22).UnixMilli()}, last())
+	s := f.poll(23, read(burrow.StatusOK, 1, []int64{150}, 0))
+	assert.Zero(t, s.Ahead)
+	see(32, 30, true)
+	s = f.poll(33, read(burrow.StatusOK, 1, []int64{150}, 0))
+	assert.EqualValues(t, 1, s.Ahead)
+	assert.Equal(t, 2, points())
+
+	f.table.Expire(at(33))
+	require.ErrorIs(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: nil, Received: at(34)}, Read{}), ErrUnmatched)
+	require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "nobody reads it", Offsets: []int64{1}, Received: at(34)}, Read{}))
+	assert.Equal(t, Stats{Groups: 1, Topics: 1, Partitions: 1}, f.table.Stats(), "nothing of it is held")
+}

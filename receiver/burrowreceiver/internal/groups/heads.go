@@ -25,7 +25,7 @@ const (
 	// maxCached is the age up to which Burrow tells an evaluation again, 10 s by default, and some time for it to arrive.
 	maxCached = 12_000
 	// askedFor is for how many seconds points are kept because of a group that is further behind than others.
-	askedFor = 120
+	askedFor = 240
 	// windowCommits is how many commits Burrow keeps of a partition by default.
 	windowCommits = 10
 	// clockDifference is what the clocks of brokers and of Karrot are taken to differ by at the most.
@@ -280,7 +280,8 @@ func (h *headHistory) judge(p *burrow.PartitionStatus, now, of int64) timeLag {
 	if p.CurrentLag <= math.MaxInt64-p.End.Offset {
 		told.offset = p.End.Offset + p.CurrentLag
 	}
-	if seconds := unixSeconds(now); p.End.Offset <= h.asked || seconds-h.askedAt > askedFor {
+	// One that is further behind asks again within that time.
+	if seconds := unixSeconds(now); p.End.Offset <= h.asked || seconds-h.askedAt > askedFor/2 {
 		h.asked, h.askedAt = p.End.Offset, seconds
 	}
 	at, bound, ok := h.passed(p.End.Offset, told)
@@ -309,8 +310,8 @@ func asOf(p *burrow.PartitionStatus, now int64) int64 {
 
 // see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
 // again, which it has since the moment read, or if nothing has moved for so long that it must have.
-func (h *headHistory) see(p headPoint, t *topicHeads) {
-	if h.followed && len(h.points) > 0 && p.offset == h.newest().offset && t.read < h.newest().at && p.at-t.moved < maxRefresh {
+func (h *headHistory) see(p headPoint, t *topicHeads, read int64) {
+	if h.followed && len(h.points) > 0 && p.offset == h.newest().offset && read < h.newest().at && p.at-t.moved < maxRefresh {
 		return
 	}
 	h.add(p)
@@ -412,27 +413,50 @@ func (h *headHistory) insert(i int, p headPoint) {
 func (h *headHistory) remove(i int) { h.points = slices.Delete(h.points, i, i+1) }
 
 // least returns the point that is missed least, for its age, when it is removed: the line between its neighbours then
-// moves by a known time, and they leave a longer gap. So young points stand close, and old ones reach far back. The two points around
-// the offset of the group that is furthest behind stay.
+// moves by a known time, and they leave a longer gap. So young points stand close, and old ones reach far back. Where a group is behind, all points
+// that it has before it are of one age, those around it stay, and those behind it are for groups that go back.
 func (h *headHistory) least() (best int) {
 	best = 1
-	const gap = 0.1 // what a gap weighs beside a known error
+	const (
+		gap    = 0.1 // what a gap weighs beside a known error
+		behind = 10  // how much older points are taken that no group has before it
+	)
 	n := len(h.points)
 	now := h.points[n-1].at
+	before := h.before(now)
 	leastCost, leastAge := math.Inf(1), 1.0
 	for i := 1; i < n-1; i++ {
 		a, p, b := &h.points[i-1], &h.points[i], &h.points[i+1]
-		if p.offset <= h.asked && h.asked < b.offset || a.offset <= h.asked && h.asked < p.offset {
+		age := float64(now - p.at)
+		switch {
+		case before < 0:
+		case i == before || i == before+1:
 			continue
+		case i > before:
+			age = float64(now - h.points[before].at)
+		default:
+			age *= behind
 		}
 		span := float64(b.at - a.at)
 		missed := span*(float64(p.offset-a.offset)/float64(b.offset-a.offset)) - float64(p.at-a.at)
-		cost, age := math.Abs(missed)+gap*span, float64(now-p.at)
+		cost := math.Abs(missed) + gap*span
 		if cost*leastAge < leastCost*age {
 			best, leastCost, leastAge = i, cost, age
 		}
 	}
 	return best
+}
+
+// before is the last point that the group which is furthest behind has passed, -1 if none is.
+func (h *headHistory) before(now int64) int {
+	if h.askedAt == 0 || int64(unixSeconds(now))-int64(h.askedAt) > askedFor {
+		return -1
+	}
+	i := len(h.points) - 1
+	for i >= 0 && h.points[i].offset > h.asked {
+		i--
+	}
+	return i
 }
 
 // passed returns when the head passed offset, which is when the oldest message was written that is not committed; newest is behind the

@@ -64,13 +64,19 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	t.offsets += len(topic.Offsets) - held
 	t.setTopic(e, topic)
 	t.boundReplaced(&e.outgoing, topic.Received)
-	t.heads.see(heads, topic, time.Time{})
+	t.heads.see(heads, topic, Read{})
 	return nil
 }
 
-// SeeHeads does so for the time lags alone: the heads that are handed over stay those of UpdateTopic. read is a moment since which Burrow has
-// read the heads itself, zero if none is known. The error is ErrUnmatched.
-func (t *Table) SeeHeads(topic *Topic, read time.Time) error {
+// Read says since when Burrow has read heads itself, zero if that is not known. It is Seen if one has moved since, and otherwise concluded from
+// how often it did: while Kafka is away, Burrow does not.
+type Read struct {
+	Since time.Time
+	Seen  bool
+}
+
+// SeeHeads does so for the time lags alone: the heads that are handed over stay those of UpdateTopic. The error is ErrUnmatched.
+func (t *Table) SeeHeads(topic *Topic, read Read) error {
 	k := key{topic.Cluster, topic.Name}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -87,7 +93,7 @@ func (t *Table) SeeHeads(topic *Topic, read time.Time) error {
 }
 
 // see adds what the API tells of the heads of partitions that groups read. What was asked before the newest answer is not used.
-func (h *heads) see(t *topicHeads, topic *Topic, read time.Time) {
+func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 	at := topic.Received.UnixMilli()
 	if t == nil || at < t.polled {
 		return
@@ -103,8 +109,8 @@ func (h *heads) see(t *topicHeads, topic *Topic, read time.Time) {
 	if t.polled == 0 {
 		t.moved = at
 	}
-	if !read.IsZero() {
-		t.read, t.moved = max(t.read, read.UnixMilli()), at
+	if read.Seen {
+		t.read, t.moved = max(t.read, read.Since.UnixMilli()), at
 	}
 	history := &h.working
 	each(func(_ *packedHistory, p headPoint) {
@@ -113,8 +119,12 @@ func (h *heads) see(t *topicHeads, topic *Topic, read time.Time) {
 			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
+	since := t.read
+	if !read.Since.IsZero() {
+		since = max(since, read.Since.UnixMilli())
+	}
 	each(func(packed *packedHistory, p headPoint) {
-		history.see(p, t)
+		history.see(p, t, since)
 		packed.close(history)
 	})
 	t.polled = at
