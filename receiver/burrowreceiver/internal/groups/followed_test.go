@@ -2,6 +2,7 @@ package groups
 
 import (
 	"fmt"
+	"hash/maphash"
 	"testing"
 	"time"
 
@@ -257,6 +258,18 @@ func TestRestartKeepsWhatIsKnownOfAGroup(t *testing.T) {
 	assert.Zero(t, restored.Ahead)
 	assert.Equal(t, s.Series(), restored.Series(), "no series ends")
 	assert.InDelta(t, s.MaxTimeLag+10, restored.MaxTimeLag, 0.001)
+
+	// A series that begins or ends with them is written, though nothing else has changed.
+	seed := maphash.MakeSeed()
+	for name, change := range map[string]func(*State){
+		"a head is known now":       func(s *State) { s.Ahead = burrow.Unknown },
+		"one more is ahead":         func(s *State) { s.Ahead++ },
+		"not a lower bound anymore": func(s *State) { s.AtLeast = false },
+	} {
+		other := *s
+		change(&other)
+		assert.NotEqual(t, s.Digest(seed), other.Digest(seed), name)
+	}
 }
 
 // How often Burrow reads heads as a rule says how long one stands still. It does not say that a commit is ahead: while Kafka is away, Burrow

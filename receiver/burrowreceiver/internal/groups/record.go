@@ -101,7 +101,7 @@ func (s *State) Digest(seed maphash.Seed) uint64 {
 	}
 	g, i := &s.Group, s.Incidents
 	text(s.ID, g.Cluster, g.Group, i.ID)
-	number(s.Start.UnixNano(), int64(g.Status), g.PartitionCount, g.TotalLag, int64(len(g.Partitions)))
+	number(s.Start.UnixNano(), s.Ahead, int64(g.Status), g.PartitionCount, g.TotalLag, int64(len(g.Partitions)))
 	maphash.WriteComparable(&h, g.Complete)
 	for j := range g.Partitions {
 		partition(&g.Partitions[j])
@@ -109,7 +109,7 @@ func (s *State) Digest(seed maphash.Seed) uint64 {
 	if g.MaxLag != nil {
 		partition(g.MaxLag)
 	}
-	maphash.WriteComparable(&h, [...]bool{s.FromAPI, g.MaxLag != nil, i.Open, i.late})
+	maphash.WriteComparable(&h, [...]bool{s.FromAPI, s.AtLeast, g.MaxLag != nil, i.Open, i.late})
 	number(i.Start.UnixNano(), i.Seen, i.Since.UnixNano(), i.last.start.UnixNano(), i.last.end.UnixNano(), i.reopened.UnixNano())
 	maphash.WriteComparable(&h, i.recent)
 	return h.Sum64()

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -149,6 +150,33 @@ func TestOnlyChangesAreWritten(t *testing.T) {
 	assert.Equal(t, []string{"set group/1", "set slots", "|", "set times/0", "|"}, client.take())
 	save(t, s)
 	assert.Empty(t, client.take())
+}
+
+// Times as the version before wrote them are read: without them every group that did not move would have expired.
+func TestTimesOfTheVersionBefore(t *testing.T) {
+	client := newMemory()
+	s, table, _ := load(t, client, at(0))
+	require.NoError(t, table.Update(&burrow.Notification{Group: *polledGroup("a", 2, -20)}, at(0)))
+	require.NoError(t, table.UpdateFromAPI(polledGroup("a", 2, -20), at(1)))
+	save(t, s)
+	require.NoError(t, table.UpdateFromAPI(polledGroup("a", 2, -20), at(50)))
+	save(t, s)
+	now := make([]groups.Times, slotsPerTimes)
+	_, err := binary.Decode(client.data["times/0"], binary.LittleEndian, now)
+	require.NoError(t, err)
+	before := make([]timesBefore, slotsPerTimes)
+	for i, times := range now {
+		before[i] = timesBefore{times.Record, times.Received, times.Polled}
+	}
+	client.data["times/0"], err = binary.Append(nil, binary.LittleEndian, before)
+	require.NoError(t, err)
+
+	_, restored, loaded := load(t, client, at(70))
+	assert.Equal(t, Loaded{Groups: 1}, loaded)
+	after := stateOf(t, restored, "a")
+	assert.True(t, at(50).Equal(after.Received))
+	assert.True(t, at(50).Equal(after.Polled))
+	assert.True(t, at(0).Equal(after.Notified), "as it was when the record was written")
 }
 
 // What is written of a group that does not move is old; it comes back as of the last poll all the same.
