@@ -21,6 +21,8 @@ ENV KARROT_ENDPOINT=0.0.0.0:5000 \
     KARROT_HEALTH_ENDPOINT=0.0.0.0:13133 \
     KARROT_TELEMETRY_HOST=0.0.0.0
 EXPOSE 5000 8888 8889 13133
+# Kept by Docker's format of images only; Kubernetes asks by HTTP itself.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["/karrot", "healthcheck"]
 USER 10001:10001
 WORKDIR /
 # Without arguments it starts the default configuration.

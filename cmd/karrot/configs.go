@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -15,6 +16,18 @@ import (
 // defaultConfig is the configuration that stands alone.
 const defaultConfig = config.Scheme + ":" + config.Default
 
+// commandLine is what --config and --set were given.
+type commandLine struct{ configs, sets []string }
+
+// uris are the configurations that are asked for, in their order.
+func (l *commandLine) uris() []string {
+	uris := withBase(l.configs)
+	for _, set := range l.sets {
+		uris = append(uris, setURI(set))
+	}
+	return uris
+}
+
 // withBase puts the default configuration in front of overlays of ours, and in the place of none at all. A file that
 // comes first is taken for a whole configuration.
 func withBase(configs []string) []string {
@@ -24,39 +37,59 @@ func withBase(configs []string) []string {
 	case strings.HasPrefix(configs[0], config.Scheme+":") && !slices.Contains(configs, defaultConfig):
 		return slices.Insert(slices.Clone(configs), 0, defaultConfig)
 	}
-	return configs
+	return slices.Clone(configs)
 }
 
-// configFlag keeps what --config is given until all of it is known.
-type configFlag struct {
-	pflag.Value // the Collector's own, which can be added to and not read
+var metricSwitch = regexp.MustCompile(`^(.+)\.metrics\.(burrow\.[a-z_.]+)\.(enabled)$`)
 
-	given []string
+// setURI is what --set gives, as the Collector has it, with one difference: a metric can be named, although there are
+// dots in its name.
+func setURI(set string) string {
+	key, value, _ := strings.Cut(set, "=")
+	key = strings.TrimSpace(key)
+	metric := ""
+	if parts := metricSwitch.FindStringSubmatch(key); parts != nil {
+		key, metric = parts[1]+".metrics", "::"+parts[2]+"::"+parts[3]
+	}
+	return "yaml:" + strings.ReplaceAll(key, ".", "::") + metric + ": " + strings.TrimSpace(value)
 }
+
+// values keeps what a flag is given.
+type values struct{ given *[]string }
 
 // Set keeps one more value.
-func (f *configFlag) Set(value string) error {
-	f.given = append(f.given, value)
+func (v values) Set(value string) error {
+	*v.given = append(*v.given, value)
 	return nil
 }
 
-// putBaseFirst lets a command of the Collector run with withBase of what --config is given.
-func putBaseFirst(command *cobra.Command) {
-	flag := command.Flags().Lookup("config")
-	if flag == nil {
-		return
+// String is what the help shows.
+func (v values) String() string { return "" }
+
+// Type is what the help shows.
+func (v values) Type() string { return "string" }
+
+// sets are the values of --set.
+type sets struct{ values }
+
+// Set keeps one more value.
+func (s sets) Set(value string) error {
+	if !strings.Contains(value, "=") {
+		return fmt.Errorf("must be a key and a value as in receivers.burrow.interval=2s, got %q", value)
 	}
-	configs := &configFlag{Value: flag.Value}
-	flag.Value = configs
-	next := command.RunE
-	command.RunE = func(command *cobra.Command, args []string) error {
-		for _, value := range withBase(configs.given) {
-			if err := configs.Value.Set(value); err != nil {
-				return err
-			}
-		}
-		return next(command, args)
+	return s.values.Set(value)
+}
+
+// readInto keeps what the flags --config and --set of a command of the Collector are given, and returns the
+// Collector's own --config, which can be added to but not read; nil if the command has none.
+func (l *commandLine) readInto(command *cobra.Command) pflag.Value {
+	flag, set := command.Flags().Lookup("config"), command.Flags().Lookup("set")
+	if flag == nil || set == nil {
+		return nil
 	}
+	collectors := flag.Value
+	flag.Value, set.Value = values{&l.configs}, sets{values{&l.sets}}
+	return collectors
 }
 
 func newConfigsCommand() *cobra.Command {

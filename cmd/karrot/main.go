@@ -5,6 +5,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -24,7 +25,7 @@ var version = "1.0.0-dev"
 
 func main() {
 	if err := run(settings()); err != nil {
-		// cobra has printed it.
+		fmt.Fprintln(os.Stderr, "Error: "+err.Error())
 		os.Exit(1)
 	}
 }
@@ -44,7 +45,8 @@ func settings() otelcol.CollectorSettings {
 		Factories: components,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
 			// A Windows service has no command that puts it there.
-			URIs: []string{defaultConfig},
+			URIs:          []string{defaultConfig},
+			DefaultScheme: "env",
 			ProviderFactories: []confmap.ProviderFactory{
 				newEnvFactory(), fileprovider.NewFactory(), yamlprovider.NewFactory(), config.NewFactory(),
 			},
@@ -75,10 +77,28 @@ func moduleOf(path string) string {
 // newCommand returns the Collector's command, with a default configuration and with commands of our own.
 func newCommand(set otelcol.CollectorSettings) *cobra.Command {
 	root := otelcol.NewCommand(set)
-	root.Long = set.BuildInfo.Description + ".\n\nWithout --config it starts with " + defaultConfig + "."
+	root.Long = set.BuildInfo.Description + ".\n\nWithout --config it starts with " + defaultConfig + ", and polls Burrow if KARROT_BURROW_API names its API."
+	root.SilenceErrors = true
+	line := &commandLine{}
+	check := newCheckCommand(set, line, root)
 	for _, command := range append(root.Commands(), root) {
-		putBaseFirst(command)
+		collectors := line.readInto(command)
+		if collectors == nil {
+			continue
+		}
+		next := command.RunE
+		command.RunE = func(command *cobra.Command, args []string) error {
+			for _, uri := range line.uris() {
+				if err := collectors.Set(uri); err != nil {
+					return err
+				}
+			}
+			if err := unusable(command.Context(), set, line.uris()); err != nil {
+				return err
+			}
+			return explain(command.Context(), set, line.uris(), next(command, args))
+		}
 	}
-	root.AddCommand(newConfigsCommand())
+	root.AddCommand(newConfigsCommand(), check, newHealthCheckCommand())
 	return root
 }

@@ -63,6 +63,7 @@ root=$(buildah $store mount "$container")
 for config in config/*.yaml config/burrow/*; do
 	[ -e "$root/$config" ] || fail "$config is missing"
 done
+[ "$(stat -c '%u:%g' "$root/var/lib/karrot")" = 10001:10001 ] || fail "/var/lib/karrot is not that of user 10001"
 extra=$(ls "$root" | grep -v -E '^(config|etc|karrot|var|dev|proc|run|sys)$' || true)
 [ -z "$extra" ] || fail "the image has more than it needs: $extra"
 flat=$(echo "$inspect" | tr -d ' \n')
@@ -71,7 +72,8 @@ for part in '"Entrypoint":["/karrot"]' '"KARROT_ENDPOINT=0.0.0.0:5000"'; do
 done
 
 step "running it"
-entrypoint="/karrot --config config/karrot.yaml"
+# With storage, where the image itself has a directory for it.
+entrypoint="/karrot --config karrot:storage"
 # The ports of the image may be taken here; a port of its own is found by asking for one.
 port() { awk -v seed="$1$$" 'BEGIN { srand(seed); print 20000 + int(rand() * 20000) }'; }
 webhook=$(port 1) page=$(port 2) health=$(port 3) telemetry=$(port 4)
@@ -85,6 +87,8 @@ for _ in $(seq 100); do
 	kill -0 $pid || fail "it ended"
 	sleep 0.2
 done
+inside() { buildah $store run --user 10001:10001 --env KARROT_HEALTH_ENDPOINT=0.0.0.0:"$health" "$container" -- "$@"; }
+inside /karrot healthcheck || fail "the health check does not find it"
 curl -fsS --data-binary @testdata/notifications/warn.json "http://127.0.0.1:$webhook/burrow"
 sleep 2
 want='burrow_group_total_lag{cluster="east",group="fraud-check"} 2698'
@@ -101,5 +105,7 @@ wait $pid || status=$?
 pid=
 [ $status -eq 0 ] || fail "exit code $status"
 grep -q 'Shutdown complete' "$work/log" || fail "it did not say that it has shut down"
+[ -s "$root"/var/lib/karrot/* ] || fail "the storage was not written"
+! inside /karrot healthcheck 2>/dev/null || fail "the health check finds what is not there"
 buildah $store umount "$container" >/dev/null
 step "passed"

@@ -302,6 +302,9 @@ func validEndpoint(addr confignet.AddrConfig) error {
 	if addr.Transport == confignet.TransportTypeUnix {
 		return nil
 	}
+	if strings.HasPrefix(addr.Endpoint, "unix:") || strings.HasPrefix(addr.Endpoint, "/") {
+		return fmt.Errorf("webhook.endpoint must be a host and a port as in %s, or beside transport: unix the path alone, got %q", defaultEndpoint, addr.Endpoint)
+	}
 	if _, _, err := net.SplitHostPort(addr.Endpoint); err != nil {
 		return fmt.Errorf("webhook.endpoint must be a host and a port as in %s, got %q", defaultEndpoint, addr.Endpoint)
 	}

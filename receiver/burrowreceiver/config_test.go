@@ -89,6 +89,8 @@ func TestConfigErrors(t *testing.T) {
 		"bad_query":             `webhook.path must be without query and fragment, got "/burrow?a=b"`,
 		"no_endpoint":           `webhook.endpoint must be set, for example to localhost:5000`,
 		"bad_endpoint":          `webhook.endpoint must be a host and a port as in localhost:5000, got "localhost"`,
+		"unix_endpoint":         `webhook.endpoint must be a host and a port as in localhost:5000, or beside transport: unix the path alone, got "unix:///run/karrot.sock"`,
+		"unix_path":             `webhook.endpoint must be a host and a port as in localhost:5000, or beside transport: unix the path alone, got "/run/karrot.sock"`,
 		"bad_body_size":         `webhook.max_request_body_size must not be negative, got -1`,
 		"no_unit":               `interval must be at least 10ms, written with its unit as in 1s, got "30ns"`,
 		"expires_too_early":     `expire_after must be longer than interval (1m0s) and than the time between two notifications of a group, written with its unit as in 5m, got "30s"`,

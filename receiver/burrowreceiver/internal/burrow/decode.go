@@ -42,7 +42,7 @@ const (
 
 var (
 	// ErrForm means well-formed JSON that is none of the three body forms.
-	ErrForm = errors.New("the body has neither Event nor Result nor the keys of a Result")
+	ErrForm = errors.New("the body has neither Event nor Result nor the keys of a Result: the templates that come with Burrow have no cluster and no lag, use config/burrow/notification.tmpl")
 	// ErrTooMany means that a body lists more than Limits allow.
 	ErrTooMany = errors.New("more items are listed than the limit allows")
 )

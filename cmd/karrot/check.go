@@ -1,0 +1,395 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/otelcol"
+)
+
+func newCheckCommand(set otelcol.CollectorSettings, line *commandLine, root *cobra.Command) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "check",
+		Short: "Says what would keep a configuration from working here: fields, files, ports, addresses",
+		Long: `Says what would keep a configuration from working on this machine, a line for each, with the field, its variable and what
+would be right: fields, extensions, files, directories, ports, addresses, the region. It starts nothing, so it is for before
+the start: the ports of a Karrot that runs are in use. Exit code 1 if something is wrong.`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			uris := line.uris()
+			set.ConfigProviderSettings.ResolverSettings.URIs = uris
+			found := findings(command.Context(), set, uris, dryRun(command.Context(), set))
+			for _, hint := range found.hints {
+				fmt.Fprintln(command.OutOrStdout(), "Hint: "+hint)
+			}
+			if len(found.mistakes) > 0 {
+				return errors.New(strings.Join(found.mistakes, "\nError: "))
+			}
+			fmt.Fprintln(command.OutOrStdout(), "OK: nothing is wrong with "+strings.Join(uris, ", "))
+			return nil
+		},
+	}
+	command.Flags().AddFlagSet(root.Flags())
+	return command
+}
+
+// dryRun is what `karrot validate` does.
+func dryRun(ctx context.Context, set otelcol.CollectorSettings) error {
+	collector, err := otelcol.NewCollector(set)
+	if err != nil {
+		return err
+	}
+	return collector.DryRun(ctx)
+}
+
+// found is what a check has found.
+type found struct {
+	mistakes []string // keep it from working
+	hints    []string // may be meant so
+	// translated says that the mistakes have all that the Collector said.
+	translated bool
+}
+
+// findings says what is wrong with a configuration on this machine. failure is what the Collector says of it, or nil.
+func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error) found {
+	settings := set.ConfigProviderSettings.ResolverSettings
+	settings.URIs = uris
+	c := &checker{set: set, fields: variables(ctx, settings), seen: map[string]bool{}}
+	resolver, err := confmap.NewResolver(settings)
+	if err != nil {
+		return found{mistakes: []string{oneLine(err.Error())}}
+	}
+	conf, err := resolver.Resolve(ctx)
+	if err != nil {
+		return found{mistakes: []string{oneLine(err.Error())}}
+	}
+	c.all = conf.ToStringMap()
+	c.active = c.components()
+	if c.base() {
+		c.translate(failure)
+		c.extensions()
+		c.addresses()
+		c.files()
+		c.directories()
+		c.ports()
+	}
+	c.environment()
+	return c.found
+}
+
+type checker struct {
+	found
+
+	set    otelcol.CollectorSettings
+	all    map[string]any    // the configuration
+	fields map[string]string // where fields have their values from, as written: ${env:...}
+	active []part
+	seen   map[string]bool
+}
+
+// part is a piece of the configuration and where it stands.
+type part struct {
+	path  []string
+	value any
+}
+
+// mistake notes one for a field, which is enough to begin with.
+func (c *checker) mistake(path []string, format string, args ...any) {
+	field := c.name(path)
+	if !c.seen[field] {
+		c.seen[field] = true
+		c.mistakes = append(c.mistakes, field+" "+fmt.Sprintf(format, args...))
+	}
+}
+
+// name is a field, with its variable.
+func (c *checker) name(path []string) string {
+	field := strings.Join(path, "::")
+	if variable := variableIn(c.fields[field]); variable != "" {
+		return field + " (" + variable + ")"
+	}
+	return field
+}
+
+// base says whether there is a configuration that can stand alone.
+func (c *checker) base() bool {
+	for _, kind := range []string{"receivers", "exporters"} {
+		if m, _ := c.all[kind].(map[string]any); len(m) == 0 {
+			c.mistakes = append(c.mistakes, kind+" are missing: an overlay adds to a whole configuration, which must come before it, as in --config "+defaultConfig+" --config my.yaml")
+			return false
+		}
+	}
+	return true
+}
+
+// components are those that run: in a pipeline, or extensions that are listed.
+func (c *checker) components() []part {
+	ids := map[string][]string{}
+	pipelines, _ := at(c.all, "service", "pipelines").(map[string]any)
+	for _, pipeline := range pipelines {
+		for _, kind := range []string{"receivers", "processors", "exporters"} {
+			list, _ := at(pipeline, kind).([]any)
+			for _, id := range list {
+				ids[kind] = append(ids[kind], fmt.Sprint(id))
+			}
+		}
+	}
+	list, _ := at(c.all, "service", "extensions").([]any)
+	for _, id := range list {
+		ids["extensions"] = append(ids["extensions"], fmt.Sprint(id))
+	}
+	var parts []part
+	for _, kind := range slices.Sorted(maps.Keys(ids)) {
+		slices.Sort(ids[kind])
+		for _, id := range slices.Compact(ids[kind]) {
+			defined, _ := c.all[kind].(map[string]any)
+			if value, found := defined[id]; found {
+				parts = append(parts, part{[]string{kind, id}, value})
+			} else if kind == "extensions" {
+				c.mistake([]string{"extensions", id}, "is listed in service::extensions and not defined: define it, or take it from the list")
+			}
+		}
+	}
+	return parts
+}
+
+// every calls look for each value below a part.
+func every(path []string, value any, look func(path []string, value any)) {
+	look(path, value)
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			every(append(slices.Clone(path), key), value[key], look)
+		}
+	case []any:
+		for i, item := range value {
+			every(append(slices.Clone(path), strconv.Itoa(i)), item, look)
+		}
+	}
+}
+
+// typeOf is the type in an ID: burrow of burrow/east.
+func typeOf(id string) string {
+	kind, _, _ := strings.Cut(id, "/")
+	return kind
+}
+
+func (c *checker) extensions() {
+	defined, _ := c.all["extensions"].(map[string]any)
+	listed, _ := at(c.all, "service", "extensions").([]any)
+	for _, p := range c.active {
+		every(p.path, p.value, func(path []string, value any) {
+			id, ok := value.(string)
+			if key := path[len(path)-1]; !ok || key != "authenticator" && key != "storage" {
+				return
+			}
+			if _, found := defined[id]; !found {
+				c.mistake(path, "names the extension %s, which is not defined%s", id, overlayFor(id))
+			}
+		})
+	}
+	for _, id := range slices.Sorted(maps.Keys(defined)) {
+		if !slices.Contains(listed, any(id)) {
+			c.hints = append(c.hints, "extensions::"+id+" is defined, but nothing starts it: list it in service::extensions, or take it away")
+		}
+	}
+}
+
+// overlayFor is the way to an extension that is defined in an overlay of ours.
+func overlayFor(id string) string {
+	switch id {
+	case "file_storage":
+		return ": add --config karrot:storage"
+	case "basicauth/burrow", "bearertokenauth/prometheus":
+		return ": add --config karrot:secure"
+	}
+	return ": define it under extensions"
+}
+
+// addresses are those that are sent to.
+func (c *checker) addresses() {
+	for _, p := range c.active {
+		kind := typeOf(p.path[1])
+		if p.path[0] != "exporters" || kind != "otlp_http" && kind != "otlphttp" && kind != "prometheusremotewrite" {
+			continue
+		}
+		for _, key := range []string{"endpoint", "metrics_endpoint", "logs_endpoint"} {
+			value, _ := at(p.value, key).(string)
+			if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", value)
+			}
+		}
+	}
+}
+
+// files are those that must be readable.
+func (c *checker) files() {
+	for _, p := range c.active {
+		every(p.path, p.value, func(path []string, value any) {
+			key := path[len(path)-1]
+			file, ok := value.(string)
+			isFile := strings.HasSuffix(key, "_file") || key == "filename" || key == "file" && path[len(path)-2] == "htpasswd"
+			if !ok || file == "" || !isFile {
+				return
+			}
+			if err := readable(file); err != nil {
+				c.mistake(path, "must be a file that this user (uid %d) can read, got %q: %s", os.Getuid(), file, cause(err))
+			}
+		})
+		every(p.path, p.value, func(path []string, value any) {
+			certificate, _ := at(value, "cert_file").(string)
+			key, _ := at(value, "key_file").(string)
+			if readable(certificate) != nil || readable(key) != nil {
+				return
+			}
+			if _, err := tls.LoadX509KeyPair(certificate, key); err != nil {
+				c.mistake(append(slices.Clone(path), "cert_file"), "must be a certificate in PEM and belong to key_file, got %q: %s", certificate, cause(err))
+			}
+		})
+	}
+}
+
+func readable(path string) error {
+	if path == "" {
+		return os.ErrNotExist
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		return errors.New("is a directory")
+	}
+	return err
+}
+
+// cause leaves out of an error what stands beside it.
+func cause(err error) string {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+		var call *os.SyscallError
+		if errors.As(err, &call) {
+			return call.Err.Error()
+		}
+	}
+	return oneLine(err.Error())
+}
+
+// directories are those of storages.
+func (c *checker) directories() {
+	for _, p := range c.active {
+		directory, _ := at(p.value, "directory").(string)
+		if p.path[0] != "extensions" || typeOf(p.path[1]) != "file_storage" || directory == "" {
+			continue
+		}
+		create, _ := at(p.value, "create_directory").(bool)
+		if err := writable(directory, create); err != nil {
+			c.mistake(append(slices.Clone(p.path), "directory"),
+				"must be a directory that this user (uid %d) can write, got %q: %s; in a container, mount a volume there that belongs to this user", os.Getuid(), directory, err)
+		}
+	}
+}
+
+// writable says why a directory can't be written, or made.
+func writable(directory string, create bool) error {
+	info, err := os.Stat(directory)
+	if errors.Is(err, os.ErrNotExist) && create && filepath.Dir(directory) != directory {
+		return writable(filepath.Dir(directory), true)
+	}
+	if err != nil {
+		return errors.New(cause(err))
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is no directory", directory)
+	}
+	probe, err := os.CreateTemp(directory, ".karrot-check-*")
+	if err != nil {
+		return fmt.Errorf("%s in %s", cause(err), directory)
+	}
+	probe.Close()
+	return os.Remove(probe.Name())
+}
+
+// ports are those that are listened on.
+func (c *checker) ports() {
+	taken := map[string]string{}
+	listen := func(path []string, address string) {
+		host, port, err := net.SplitHostPort(address)
+		if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "/") {
+			c.mistake(path, "must be a host and a port as in localhost:5000, or beside transport: unix the path alone, got %q", address)
+			return
+		}
+		if err != nil {
+			c.mistake(path, "must be a host and a port as in localhost:5000, got %q", address)
+			return
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+			c.mistake(path, "must have a port from 1 to 65535, got %q", address)
+			return
+		}
+		if other := taken[port]; other != "" && port != "0" {
+			c.mistake(path, "must have a port of its own, got %q, which is that of %s", address, other)
+			return
+		}
+		taken[port] = c.name(path)
+		listener, err := net.Listen("tcp", address) //nolint:noctx // it is closed at once
+		if err != nil {
+			hint := "choose another one, or stop what listens there"
+			if runtime.GOOS == "darwin" && port == "5000" {
+				hint = "choose another one, or switch off AirPlay Receiver, which has this port on a Mac"
+			}
+			c.mistake(path, "must be an address that is free here, got %q: %s; %s", net.JoinHostPort(host, port), cause(err), hint)
+			return
+		}
+		listener.Close()
+	}
+	for _, p := range c.active {
+		switch p.path[0] + " " + typeOf(p.path[1]) {
+		case "receivers burrow":
+			enabled, written := at(p.value, "webhook", "enabled").(bool)
+			transport, _ := at(p.value, "webhook", "transport").(string)
+			if written && !enabled || transport == "unix" {
+				continue
+			}
+			address, _ := at(p.value, "webhook", "endpoint").(string)
+			listen(append(slices.Clone(p.path), "webhook", "endpoint"), cmp.Or(address, "localhost:5000"))
+		case "exporters prometheus", "extensions health_check":
+			if at(p.value, "transport") == "unix" {
+				continue
+			}
+			if address := fmt.Sprint(at(p.value, "endpoint")); at(p.value, "endpoint") != nil {
+				listen(append(slices.Clone(p.path), "endpoint"), address)
+			}
+		}
+	}
+	readers, _ := at(c.all, "service", "telemetry", "metrics", "readers").([]any)
+	for i, reader := range readers {
+		prometheus := at(reader, "pull", "exporter", "prometheus")
+		if host, port := at(prometheus, "host"), at(prometheus, "port"); host != nil && port != nil {
+			path := []string{"service", "telemetry", "metrics", "readers", strconv.Itoa(i), "pull", "exporter", "prometheus", "port"}
+			listen(path, net.JoinHostPort(fmt.Sprint(host), fmt.Sprint(port)))
+		}
+	}
+}

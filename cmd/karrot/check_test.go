@@ -1,0 +1,107 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver"
+)
+
+func TestSetURI(t *testing.T) {
+	for set, want := range map[string]string{
+		"receivers.burrow.interval=2s":                                       "yaml:receivers::burrow::interval: 2s",
+		"receivers.burrow.metrics.burrow.partition.owner.enabled=true":       "yaml:receivers::burrow::metrics::burrow.partition.owner::enabled: true",
+		"receivers.burrow/east.metrics.burrow.group.max_lag.enabled = false": "yaml:receivers::burrow/east::metrics::burrow.group.max_lag::enabled: false",
+		"exporters.otlp_http.headers.x-a=b=c":                                "yaml:exporters::otlp_http::headers::x-a: b=c",
+		"service.telemetry.metrics.level=none":                               "yaml:service::telemetry::metrics::level: none",
+	} {
+		assert.Equal(t, want, setURI(set))
+	}
+}
+
+func TestHealthURL(t *testing.T) {
+	for address, want := range map[string]string{
+		"localhost:13133":               "http://localhost:13133/heartbeat",
+		"0.0.0.0:13133":                 "http://127.0.0.1:13133/heartbeat",
+		":13133":                        "http://127.0.0.1:13133/heartbeat",
+		"[::]:13133":                    "http://[::1]:13133/heartbeat",
+		"[::1]:13133":                   "http://[::1]:13133/heartbeat",
+		"10.1.2.3:80":                   "http://10.1.2.3:80/heartbeat",
+		"https://karrot.example/health": "https://karrot.example/health",
+		"http://0.0.0.0:1/":             "http://127.0.0.1:1/",
+	} {
+		got, err := healthURL(address)
+		require.NoError(t, err, address)
+		assert.Equal(t, want, got)
+	}
+	for _, address := range []string{"localhost", "", "local host:1", "a:b"} {
+		_, err := healthURL(address)
+		require.ErrorContains(t, err, "must be a host and a port as in localhost:13133, got", address)
+	}
+}
+
+func TestHealthy(t *testing.T) {
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(t, "/heartbeat", r.URL.Path)
+		w.WriteHeader(status)
+	}))
+	defer server.Close()
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	address := strings.TrimPrefix(server.URL, "http://")
+	require.NoError(t, healthy(t.Context(), address))
+	status = http.StatusServiceUnavailable
+	require.EqualError(t, healthy(t.Context(), address), "not healthy: http://"+address+"/heartbeat answers 503 Service Unavailable")
+	server.Close()
+	require.ErrorContains(t, healthy(t.Context(), address), "not healthy: ")
+}
+
+func TestClosest(t *testing.T) {
+	names := []string{"interval", "expire_after", "webhook", "api", "max_groups"}
+	for name, want := range map[string]string{"intervall": "interval", "expireafter": "expire_after", "webhok": "webhook", "maxgroups": "max_groups", "something": "", "ap": "api"} {
+		assert.Equal(t, want, closest(name, names), name)
+	}
+	assert.Equal(t, 3, distance("kitten", "sitting"))
+	assert.Equal(t, 3, distance("", "abc"))
+}
+
+func TestOneLine(t *testing.T) {
+	assert.Equal(t, "a: b; c", oneLine("a:\n\n  b\nc\n"))
+}
+
+// The fields that can be written are those of the struct, through options and squashed structs.
+func TestStructFields(t *testing.T) {
+	fields := structFields(reflect.TypeOf(burrowreceiver.NewFactory().CreateDefaultConfig()))
+	for _, name := range []string{"webhook", "api", "interval", "metrics", "clusters"} {
+		assert.Contains(t, fields, name)
+	}
+	assert.NotContains(t, fields, "endpoint")
+	webhook := structFields(fields["webhook"])
+	for _, name := range []string{"path", "endpoint", "tls", "auth", "max_connections"} {
+		assert.Contains(t, webhook, name)
+	}
+	assert.Contains(t, structFields(webhook["tls"]), "cert_file")
+	assert.Contains(t, structFields(fields["metrics"]), "burrow.group.total_lag")
+	assert.Empty(t, structFields(fields["interval"]))
+}
+
+func TestWritable(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, writable(dir, false))
+	require.NoError(t, writable(filepath.Join(dir, "a", "b"), true))
+	require.Error(t, writable(filepath.Join(dir, "a"), false))
+	file := filepath.Join(dir, "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	require.ErrorContains(t, writable(file, true), "is no directory")
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, left, 1, "a check leaves nothing")
+}
