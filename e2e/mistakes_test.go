@@ -146,7 +146,7 @@ func TestNoMistakes(t *testing.T) {
 	}})
 	connection, err := net.Dial("unix", socket)
 	require.NoError(t, err)
-	connection.Close()
+	require.NoError(t, connection.Close())
 	k.stop(t)
 }
 

@@ -33,7 +33,7 @@ the start: the ports of a Karrot that runs are in use. Exit code 1 if something 
 		RunE: func(command *cobra.Command, _ []string) error {
 			uris := line.uris()
 			set.ConfigProviderSettings.ResolverSettings.URIs = uris
-			found := findings(command.Context(), set, uris, dryRun(command.Context(), set))
+			found := findings(command.Context(), set, uris, dryRun(command.Context(), set), true)
 			for _, hint := range found.hints {
 				fmt.Fprintln(command.OutOrStdout(), "Hint: "+hint)
 			}
@@ -65,8 +65,9 @@ type found struct {
 	translated bool
 }
 
-// findings says what is wrong with a configuration on this machine. failure is what the Collector says of it, or nil.
-func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error) found {
+// findings says what is wrong with a configuration, and if here is set, what is wrong with it on this machine. failure
+// is what the Collector says of it, or nil.
+func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error, here bool) found {
 	settings := set.ConfigProviderSettings.ResolverSettings
 	settings.URIs = uris
 	c := &checker{set: set, fields: variables(ctx, settings), seen: map[string]bool{}}
@@ -84,9 +85,11 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 		c.translate(failure)
 		c.extensions()
 		c.addresses()
-		c.files()
-		c.directories()
-		c.ports()
+		if here {
+			c.files()
+			c.directories()
+			c.ports()
+		}
 	}
 	c.environment()
 	return c.found
@@ -268,7 +271,7 @@ func readable(path string) error {
 	if path == "" {
 		return os.ErrNotExist
 	}
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // who writes the configuration names its files
 	if err != nil {
 		return err
 	}
@@ -328,13 +331,18 @@ func writable(directory string, create bool) error {
 	if err != nil {
 		return fmt.Errorf("%s in %s", cause(err), directory)
 	}
-	probe.Close()
-	return os.Remove(probe.Name())
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
 // ports are those that are listened on.
 func (c *checker) ports() {
 	taken := map[string]string{}
+	var listeners []net.Listener
+	defer func() {
+		for _, listener := range listeners {
+			_ = listener.Close() // nobody has connected
+		}
+	}()
 	listen := func(path []string, address string) {
 		host, port, err := net.SplitHostPort(address)
 		if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "/") {
@@ -349,13 +357,12 @@ func (c *checker) ports() {
 			c.mistake(path, "must have a port from 1 to 65535, got %q", address)
 			return
 		}
-		if other := taken[port]; other != "" && port != "0" {
-			c.mistake(path, "must have a port of its own, got %q, which is that of %s", address, other)
-			return
-		}
-		taken[port] = c.name(path)
-		listener, err := net.Listen("tcp", address) //nolint:noctx // it is closed at once
+		listener, err := net.Listen("tcp", address) //nolint:noctx // it waits for nothing
 		if err != nil {
+			if other := taken[port]; other != "" {
+				c.mistake(path, "must have a port of its own, got %q, which is that of %s", address, other)
+				return
+			}
 			hint := "choose another one, or stop what listens there"
 			if runtime.GOOS == "darwin" && port == "5000" {
 				hint = "choose another one, or switch off AirPlay Receiver, which has this port on a Mac"
@@ -363,7 +370,8 @@ func (c *checker) ports() {
 			c.mistake(path, "must be an address that is free here, got %q: %s; %s", net.JoinHostPort(host, port), cause(err), hint)
 			return
 		}
-		listener.Close()
+		// It stays open for a while, so that two fields with one port are seen.
+		listeners, taken[port] = append(listeners, listener), c.name(path)
 	}
 	for _, p := range c.active {
 		switch p.path[0] + " " + typeOf(p.path[1]) {

@@ -41,12 +41,12 @@ func unusable(ctx context.Context, set otelcol.CollectorSettings, uris []string)
 }
 
 // explain says what a check finds, in a line for each, behind or in place of an error of the Collector.
-func explain(ctx context.Context, set otelcol.CollectorSettings, uris []string, err error) error {
+func explain(ctx context.Context, set otelcol.CollectorSettings, uris []string, err error, here bool) error {
 	if err == nil {
 		return nil
 	}
 	text := oneLine(err.Error())
-	found := findings(ctx, set, uris, err)
+	found := findings(ctx, set, uris, err, here)
 	var lines []string
 	if !found.translated {
 		lines = append(lines, text)

@@ -93,10 +93,12 @@ func newCommand(set otelcol.CollectorSettings) *cobra.Command {
 					return err
 				}
 			}
-			if err := unusable(command.Context(), set, line.uris()); err != nil {
-				return err
+			if command.Name() != "print-config" {
+				if err := unusable(command.Context(), set, line.uris()); err != nil {
+					return err
+				}
 			}
-			return explain(command.Context(), set, line.uris(), next(command, args))
+			return explain(command.Context(), set, line.uris(), next(command, args), command == root)
 		}
 	}
 	root.AddCommand(newConfigsCommand(), check, newHealthCheckCommand())

@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lowess/karrot/deploy/test/internal/run"
 )
 
 // root is the top of the repository.
@@ -79,16 +81,35 @@ func TestCompose(t *testing.T) {
 	for _, found := range regexp.MustCompile(`localhost:(\d+)`).FindAllStringSubmatch(readme, -1) {
 		assert.True(t, published[found[1]], "README.md names port %s", found[1])
 	}
-	for _, arg := range p.Services["karrot"].Command {
-		if strings.HasPrefix(arg, "config/") {
-			assert.FileExists(t, filepath.Join(root, arg))
-		}
-	}
 	for line := range strings.Lines(read(t, composeDir+"/.env")) {
 		if name, _, found := strings.Cut(line, "="); found {
 			assert.Contains(t, read(t, composeDir+"/compose.yaml"), "${"+name+"}", "nothing uses %s", name)
 		}
 	}
+}
+
+// The binary takes what the stack starts it with, and has the command that asks for its health.
+func TestKarrotOfCompose(t *testing.T) {
+	karrot := project(t).Services["karrot"]
+	env := map[string]string{}
+	for name, value := range karrot.Environment {
+		require.NotNil(t, value, name)
+		env[name] = *value
+	}
+	binary := run.Binary(t, root)
+	start := func(args ...string) string {
+		cmd := exec.CommandContext(t.Context(), binary, args...)
+		cmd.Env = run.Environment(env)
+		output, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", args, output)
+		return string(output)
+	}
+	printed := start(append([]string{"print-config"}, karrot.Command...)...)
+	assert.Contains(t, printed, "endpoint: http://burrow:8000\n")
+	assert.Contains(t, printed, "collection_interval: 10s\n")
+	require.NotNil(t, karrot.HealthCheck)
+	require.Equal(t, types.HealthCheckTest{"CMD", "/karrot", "healthcheck"}, karrot.HealthCheck.Test)
+	assert.Contains(t, start("healthcheck", "--help"), "KARROT_HEALTH_ENDPOINT")
 }
 
 // The scenario has the parts that services ask for, and the groups that the README speaks of.
