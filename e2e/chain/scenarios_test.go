@@ -2,12 +2,15 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/lowess/karrot/e2e/internal/prom"
 	"github.com/lowess/karrot/e2e/internal/run"
 )
 
@@ -49,6 +52,7 @@ func TestChain(t *testing.T) {
 			{"topic-recreated", topicRecreated},
 			{"names", oddNames},
 			{"nothing-committed", nothingCommitted},
+			{"one-variable", oneVariable},
 		} {
 			t.Run(scenario.name, func(t *testing.T) {
 				t.Parallel()
@@ -67,6 +71,45 @@ func ordinary(t *testing.T, c *chain, name string, partitions int32) (*group, *c
 	c.createTopic(t, name, partitions, nil)
 	c.produce(t, name, partitions, rate, 1)
 	return c.group(name), c.consume(t, name, commitEvery, follow, name)
+}
+
+// oneVariable starts a second Karrot that is told nothing but where Burrow's API is. A minute later it has the group, and
+// all that Burrow tells of it.
+func oneVariable(t *testing.T, c *chain) {
+	g, _ := ordinary(t, c, "one-variable", 2)
+	g.until(t, found, 1, "burrow_group_complete_ratio")
+	a := run.Addresses(t, 4)
+	_, telemetryPort, _ := strings.Cut(a[3], ":")
+	second := run.Program{
+		Name: "karrot-one-variable", Path: built(t, "KARROT_BIN", "bin/karrot"), Dir: c.dir,
+		Env: []string{
+			"KARROT_BURROW_API=http://" + c.burrows[0].api,
+			// So that it can run beside the other one.
+			"KARROT_ENDPOINT=" + a[0], "KARROT_PROMETHEUS_ENDPOINT=" + a[1], "KARROT_HEALTH_ENDPOINT=" + a[2], "KARROT_TELEMETRY_PORT=" + telemetryPort,
+		},
+	}.Start(t)
+	run.Until(t, time.Minute, "the group is on /metrics of the second Karrot", func() error {
+		if second.Exited() {
+			return errors.New("it has ended")
+		}
+		text, err := prom.Fetch(t.Context(), "http://"+a[1]+"/metrics")
+		if err != nil {
+			return err
+		}
+		page, err := prom.Parse(text)
+		if err != nil {
+			return err
+		}
+		for _, id := range []string{
+			g.id("burrow_group_status"), g.id("burrow_group_total_lag"), g.id("burrow_partition_lag", "topic", g.name, "partition", "0"),
+			g.id("burrow_partition_lag", "topic", g.name, "partition", "1"),
+		} {
+			if _, found := page[id]; !found {
+				return fmt.Errorf("there is no %s", id)
+			}
+		}
+		return nil
+	})
 }
 
 func healthy(t *testing.T, c *chain) {
