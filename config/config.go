@@ -50,7 +50,7 @@ func Read(name string) ([]byte, error) {
 	return text, nil
 }
 
-// Summary is the first sentence of a configuration's comment.
+// Summary is the first sentence of a configuration's comment, up to a colon.
 func Summary(name string) (string, error) {
 	text, err := Read(name)
 	if err != nil {
@@ -63,12 +63,13 @@ func Summary(name string) (string, error) {
 			break
 		}
 		words = append(words, strings.Fields(comment)...)
-		if n := len(words); n > 0 && strings.HasSuffix(words[n-1], ".") {
-			break
+		for i, word := range words {
+			if end := strings.TrimRight(word, ".:"); end != word {
+				return strings.Join(append(words[:i:i], end), " "), nil
+			}
 		}
 	}
-	sentence, _, _ := strings.Cut(strings.Join(words, " ")+" ", ". ")
-	return sentence, nil
+	return strings.Join(words, " "), nil
 }
 
 // NewFactory returns the factory of the provider.

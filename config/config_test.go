@@ -65,7 +65,7 @@ func TestUnknownConfiguration(t *testing.T) {
 	p := NewFactory().Create(confmaptest.NewNopProviderSettings())
 	for _, uri := range []string{"karrot:cloudwacht", "karrot:", "karrot:../go", "karrot:burrow", "karrot:config.go", "karrot:burrow/none"} {
 		_, err := p.Retrieve(t.Context(), uri, nil)
-		require.ErrorContains(t, err, "there is no "+uri+" in this binary, only api, cloudwatch,")
+		require.ErrorContains(t, err, "there is no "+uri+" in this binary, only api, cloudwatch")
 	}
 	_, err := p.Retrieve(t.Context(), "file:karrot.yaml", nil)
 	require.EqualError(t, err, `the scheme of "file:karrot.yaml" is not karrot`)

@@ -44,15 +44,15 @@ func TestStartErrors(t *testing.T) {
 		},
 		"unknown key": {
 			options{Configs: []string{karrotYAML, overlay("key", "receivers: {burrow: {expire_afer: 5m}}")}},
-			"has invalid keys: expire_afer",
+			"receivers::burrow::expire_afer is no field: did you mean expire_after?",
 		},
 		"wrong path": {
 			options{Configs: []string{karrotYAML, overlay("path", "receivers: {burrow: {webhook: {path: burrow}}}")}},
-			`webhook.path must begin with /, got "burrow"`,
+			`receivers::burrow::webhook::path must begin with /, got "burrow"`,
 		},
 		"interval without unit": {
 			options{Configs: []string{karrotYAML}, Env: map[string]string{"KARROT_INTERVAL": "30"}},
-			`interval must be at least 10ms, written with its unit as in 1s, got "30ns"`,
+			`receivers::burrow::interval (KARROT_INTERVAL) must be at least 10ms, written with its unit as in 1s, got "30ns"`,
 		},
 		"absent TLS file": {
 			options{Configs: []string{karrotYAML, "config/secure.yaml"}, Env: map[string]string{

@@ -117,13 +117,13 @@ func TestCheck(t *testing.T) {
 	t.Run("hints", func(t *testing.T) {
 		o := options{
 			Env: map[string]string{
-				"KARROT_INTERVALL": "2s", "KARROT_STORAGE_DIRECTORY": "/tmp", "KARROT_PORT_5000_TCP": "tcp://10.0.0.1:5000", "KARROT_SERVICE_HOST": "10.0.0.1", "KARROT_BURROW_API": "",
+				"KARROT_INTERVALL": "2s", "KARROT_REMOTE_WRITE_ENDPOINT": "http://localhost:9090", "KARROT_PORT_5000_TCP": "tcp://10.0.0.1:5000", "KARROT_SERVICE_HOST": "10.0.0.1", "KARROT_BURROW_API": "",
 			},
 			Args: []string{"--set=extensions.basicauth/mine.client_auth.username=me"},
 		}
 		assert.Equal(t, `Hint: extensions::basicauth/mine is defined, but nothing starts it: list it in service::extensions, or take it away
 Hint: KARROT_INTERVALL is set, but no configuration uses it: did you mean KARROT_INTERVAL?
-Hint: KARROT_STORAGE_DIRECTORY is set, but only karrot:storage uses it
+Hint: KARROT_REMOTE_WRITE_ENDPOINT is set, but it is only for karrot:remote-write
 OK: nothing is wrong with karrot:karrot, yaml:extensions::basicauth/mine::client_auth::username: me
 `, subcommand(t, command(t, o), "check"))
 	})

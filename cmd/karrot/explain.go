@@ -187,10 +187,11 @@ func (c *checker) decoding(text string) {
 		key, rest := match[1], match[2]
 		if kind := unknownType.FindStringSubmatch(rest); kind != nil {
 			types := slices.Sorted(slices.Values(strings.Fields(kind[3])))
+			hint := ", which has " + strings.Join(types, ", ")
 			if other := closest(kind[1], types); other != "" {
-				types = []string{"did you mean " + other + "?"}
+				hint = ": did you mean " + other + "?"
 			}
-			c.mistake([]string{key, kind[2]}, "has a type that is not in this binary: %s", strings.Join(types, ", "))
+			c.mistake([]string{key, kind[2]}, "has a type that is not in this binary%s", hint)
 			continue
 		}
 		id, unknown := errorComponent.FindStringSubmatch(rest), invalidKeys.FindStringSubmatch(rest)
@@ -422,7 +423,7 @@ func (c *checker) environment() {
 			continue
 		}
 		if configs := in[name]; configs != nil {
-			c.hints = append(c.hints, name+" is set, but only "+strings.Join(configs, ", ")+" uses it")
+			c.hints = append(c.hints, name+" is set, but it is only for "+strings.Join(configs, ", "))
 			continue
 		}
 		hint := name + " is set, but no configuration uses it"
