@@ -32,7 +32,7 @@ func Names() []string {
 	for i, path := range paths {
 		names[i] = strings.TrimSuffix(path, ".yaml")
 	}
-	slices.Sort(names) // cloudwatch.yaml comes behind cloudwatch-otlp.yaml
+	slices.Sort(names) // a dot comes behind a dash
 	return names
 }
 
