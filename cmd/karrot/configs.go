@@ -89,6 +89,11 @@ func (l *commandLine) readInto(command *cobra.Command) pflag.Value {
 	}
 	collectors := flag.Value
 	flag.Value, set.Value = values{&l.configs}, sets{values{&l.sets}}
+	flag.Usage, flag.DefValue = "`configuration` in the binary as karrot:NAME, or a file; can be given again, and what comes later wins", ""
+	set.Usage = "`field=value` of the configuration, as in receivers.burrow.interval=2s; can be given again"
+	if gates := command.Flags().Lookup("feature-gates"); gates != nil {
+		gates.DefValue = "" // very long; karrot featuregate shows it
+	}
 	return collectors
 }
 
