@@ -3,6 +3,7 @@ package groups
 import (
 	"fmt"
 	"hash/maphash"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -303,4 +304,47 @@ func TestReadAsOftenAsARule(t *testing.T) {
 	require.ErrorIs(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: nil, Received: at(34)}, Read{}), ErrUnmatched)
 	require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "nobody reads it", Offsets: []int64{1}, Received: at(34)}, Read{}))
 	assert.Equal(t, Stats{Groups: 1, Topics: 1, Partitions: 1}, f.table.Stats(), "nothing of it is held")
+}
+
+// While nothing is committed, a time lag grows exactly as time does, however long that is and however the head moves.
+func TestStoppedTimeLagGrowsAsTimeDoes(t *testing.T) {
+	for _, polled := range []bool{true, false} {
+		for seed := range uint64(20) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			f := follow(t)
+			head, stopped := int64(1000), int64(0)
+			var since float64
+			for second := 10; second < 4000; second += 10 {
+				head += random.Int64N(1000) * int64(random.IntN(2))
+				if second == 500 {
+					stopped = head
+				}
+				if polled {
+					f.heads(second, head)
+				}
+				if second%30 != 0 {
+					continue
+				}
+				g := read(burrow.StatusOK, second-1, []int64{head}, 0)
+				if second >= 500 {
+					g = read(burrow.StatusStop, 499, []int64{stopped}, head-stopped)
+					g.Partitions[0].End.Lag = 0
+				}
+				if polled {
+					f.poll(second, g)
+				} else {
+					require.NoError(t, f.table.Update(&burrow.Notification{Group: *g}, at(second)))
+				}
+				s := current(t, f.table)
+				switch {
+				case second < 600 || s.TimeLag(0) == 0:
+				case since == 0:
+					since = float64(second) - s.TimeLag(0)
+				default:
+					require.InDelta(t, since, float64(second)-s.TimeLag(0), 0.1, "polled %v, seed %d, second %d", polled, seed, second)
+				}
+			}
+			require.Positive(t, since)
+		}
+	}
 }
