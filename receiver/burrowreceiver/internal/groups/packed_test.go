@@ -42,16 +42,16 @@ func TestPointsOfTheFurthestBehindAreKept(t *testing.T) {
 	var h headHistory
 	for i := range int64(500) {
 		packed.open(&h)
-		if i >= 5 {
-			h.asked, h.askedAt = 4_321, unixSeconds(at(int(i)).UnixMilli())
+		if i > 21 {
+			h.asked, h.askedAt = 4_321, unixSeconds(at(int(10*i)).UnixMilli())
 		}
-		h.add(headPoint{1000 * i, at(int(10 * i)).UnixMilli()})
+		h.add(headPoint{10 * i * i, at(int(10 * i)).UnixMilli()}) // ever faster
 		packed.close(&h)
 	}
 	passed, bound, ok := h.passed(4_321, headPoint{})
 	assert.True(t, ok)
 	assert.False(t, bound)
-	assert.InDelta(t, 43.2, float64(passed-at(0).UnixMilli())/1000, 0.1)
+	assert.InDelta(t, 207.8, float64(passed-at(0).UnixMilli())/1000, 0.1)
 }
 
 func TestHistoriesOfATopic(t *testing.T) {
