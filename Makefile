@@ -74,6 +74,11 @@ e2e-chain: build build/burrow build/kafka.classpath ## Test the binary with a re
 	cd e2e/chain && KARROT_BIN=$(CURDIR)/$(BIN) BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
 		$(GOTEST) -timeout 15m -run '$(RUN)' ./...
 
+.PHONY: chain-settings
+chain-settings: build/burrow build/kafka.classpath ## Measure what Burrow's settings detect, with a real Kafka and Burrow, and write it into docs/operating.md (ten minutes)
+	cd e2e/chain && BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
+		go test -count=1 -timeout 15m -run '^TestSettings$$' -v ./... -args -settings-report
+
 # The version of Burrow is that of the module.
 build/burrow: e2e/chain/go.mod
 	@mkdir -p build

@@ -1,0 +1,378 @@
+package burrowreceiver
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver/receivertest"
+
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
+)
+
+// simSettings are those of Burrow and of Karrot.
+type simSettings struct {
+	// refresh, cache and distance are Burrow's offset-refresh, expire-cache and min-distance.
+	refresh, cache, distance time.Duration
+	// poll and heads are how often Burrow's API is asked for the group and for heads; 0 for notifications alone.
+	poll, heads time.Duration
+	// inPhase asks for heads right behind Burrow's refresh.
+	inPhase bool
+}
+
+// simOthers is how often the other methods ask Kafka.
+const simOthers = 10 * time.Second
+
+// simAnswer is a time lag beside the truth, in seconds.
+type simAnswer struct {
+	at            float64
+	partition     int // simWhole for the group
+	truth, answer float64
+	absent        bool
+	bound         bool // the true moment is before the history
+}
+
+const simWhole = -1
+
+// simRun is what one run gives.
+type simRun struct {
+	// fresh are the receiver's answers when it gave them, standing are those that stood on the page each second.
+	fresh, standing []simAnswer
+	// exporter and quotient are the other methods' when they gave them, exporterStanding what stood each second.
+	exporter, quotient, exporterStanding []simAnswer
+}
+
+// simulation is one run that is under way.
+type simulation struct {
+	t        *testing.T
+	scenario *simScenario
+	settings simSettings
+	random   *rand.Rand
+	epoch    time.Time
+	now      int64
+
+	consumers [simPartitions]*simConsumer
+	committed [simPartitions]int64
+	topic     int // which making of the topic it is
+	burrow    *simBurrow
+
+	receiver *burrowReceiver
+	sink     *consumertest.MetricsSink
+	// page is what the receiver's metrics say, by partition.
+	page map[int]float64
+
+	heard  [simPartitions]int64
+	lowest [simPartitions]int64 // of the heads that the receiver was told of
+	bound  [simPartitions + 1]bool
+
+	exporters [simPartitions]simExporter
+	quotient  simQuotient
+	other     [simPartitions + 1]simAnswer
+
+	run simRun
+}
+
+func simulate(t *testing.T, scenario *simScenario, settings simSettings, length int, seed uint64) (run simRun) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		sink := new(consumertest.MetricsSink)
+		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), sink)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, r.Shutdown(context.Background())) }()
+		s := &simulation{
+			t: t, scenario: scenario, settings: settings, receiver: r, sink: sink, page: map[int]float64{},
+			random: rand.New(rand.NewPCG(seed, uint64(settings.refresh))), epoch: time.Now(),
+		}
+		s.play(length)
+		run = s.run
+	})
+	return run
+}
+
+// due says that something that happens again and again is to happen now.
+func due(next *int64, now int64, every time.Duration) bool {
+	if every == 0 || now < *next {
+		return false
+	}
+	*next += every.Milliseconds()
+	return true
+}
+
+func (s *simulation) play(length int) {
+	s.burrow = &simBurrow{
+		epoch: s.epoch.UnixMilli() + s.scenario.burrowClock, skew: s.scenario.brokerClock - s.scenario.burrowClock, settings: &s.settings,
+	}
+	for p := range s.consumers {
+		log := writeLog(s.random, s.scenario, p, -simBefore, length)
+		s.consumers[p] = &simConsumer{number: p, log: log, position: log.head(0)}
+		s.committed[p] = s.consumers[p].position
+		s.lowest[p] = math.MaxInt64
+	}
+	s.refresh()
+	phase := func(every time.Duration) int64 {
+		if every == 0 {
+			return 0
+		}
+		return s.random.Int64N(every.Milliseconds())
+	}
+	refreshAt, otherAt, notifyAt := phase(s.settings.refresh), phase(simOthers), 120_000+s.random.Int64N(simInterval)
+	pollAt, headsAt := phase(s.settings.poll), phase(s.settings.heads)
+	if s.settings.inPhase {
+		headsAt = refreshAt + 500
+	}
+	const step = 50
+	for ; s.now < int64(length)*1000; s.now += step {
+		if at := s.scenario.recreated; at > 0 && s.now == int64(at)*1000 {
+			s.recreate(at+5, length)
+		}
+		if due(&refreshAt, s.now, s.settings.refresh) {
+			s.refresh()
+		}
+		s.consume(step)
+		if due(&otherAt, s.now, simOthers) {
+			s.askKafka()
+		}
+		if due(&headsAt, s.now, s.settings.heads) {
+			s.pollHeads()
+		}
+		if due(&pollAt, s.now, s.settings.poll) {
+			s.pollGroup()
+		}
+		if s.now >= notifyAt {
+			notifyAt += simInterval + s.random.Int64N(100)
+			if s.random.IntN(4) == 0 {
+				notifyAt += simInterval
+			}
+			s.notify()
+		}
+		if s.now%1000 == 0 {
+			s.look()
+		}
+	}
+}
+
+func (s *simulation) recreate(from, length int) {
+	s.topic++
+	for p, c := range s.consumers {
+		c.log = writeLog(s.random, s.scenario, p, from, length)
+		c.position, s.committed[p] = 0, 0
+		s.lowest[p] = math.MaxInt64
+		s.burrow.forget(p)
+	}
+}
+
+// refresh is Burrow asking for heads.
+func (s *simulation) refresh() {
+	for p, c := range s.consumers {
+		s.burrow.poll(p, simHead{c.log.head(s.now), s.topic})
+	}
+}
+
+// consume lets the group commit in each partition at a moment of its own in the second, with some unrest.
+func (s *simulation) consume(step int64) {
+	second := int(s.now / 1000)
+	for p, c := range s.consumers {
+		if due := int64(300 * p); s.now%1000 < due || s.now%1000 < due+step && s.random.IntN(2) == 0 || c.second == second {
+			continue
+		}
+		c.second = second
+		if s.scenario.consume(c, second) {
+			s.committed[p] = c.position
+			s.burrow.commit(p, c.position, s.now, s.now+step)
+		}
+	}
+}
+
+func (s *simulation) seconds() float64 { return float64(s.now) / 1000 }
+
+// truth of a partition, or of the worst for simWhole.
+func (s *simulation) truth(partition int) float64 {
+	if partition != simWhole {
+		return s.consumers[partition].log.lag(s.committed[partition], s.now)
+	}
+	worst := 0.0
+	for p := range s.consumers {
+		worst = max(worst, s.truth(p))
+	}
+	return worst
+}
+
+// askKafka lets the other methods work. They have exact heads and commits.
+func (s *simulation) askKafka() {
+	worst := simAnswer{at: s.seconds(), partition: simWhole, truth: s.truth(simWhole)}
+	quotient := worst
+	var total, committed int64
+	for p, c := range s.consumers {
+		a := simAnswer{at: s.seconds(), partition: p, truth: s.truth(p)}
+		head := c.log.head(s.now)
+		lag, ok := s.exporters[p].poll(s.now, head, s.committed[p])
+		a.answer, a.absent = lag, !ok
+		worst.answer = max(worst.answer, lag)
+		worst.absent = worst.absent || !ok
+		s.other[p] = a
+		s.run.exporter = append(s.run.exporter, a)
+		total, committed = total+head-s.committed[p], committed+s.committed[p]
+	}
+	s.other[simPartitions] = worst
+	s.run.exporter = append(s.run.exporter, worst)
+	lag, ok := s.quotient.poll(s.now, total, committed)
+	quotient.answer, quotient.absent = lag, !ok
+	s.run.quotient = append(s.run.quotient, quotient)
+}
+
+// waitUntilNow brings the receiver's clock to where the simulation is.
+func (s *simulation) waitUntilNow() time.Time {
+	time.Sleep(time.Until(s.epoch.Add(time.Duration(s.now) * time.Millisecond)))
+	return time.Now()
+}
+
+// pollHeads is what the poller does with a topic.
+func (s *simulation) pollHeads() {
+	topic := &groups.Topic{Cluster: "c", Name: simTopicName, Received: s.waitUntilNow()}
+	for p := range s.consumers {
+		head := s.burrow.head(p)
+		topic.Offsets = append(topic.Offsets, head.offset)
+		s.told(p, head)
+	}
+	if err := s.receiver.table.UpdateTopic(topic); err != nil {
+		require.ErrorIs(s.t, err, groups.ErrUnmatched)
+	}
+	s.emit()
+}
+
+// pollGroup is what the poller does with a group.
+func (s *simulation) pollGroup() {
+	result := s.burrow.evaluate(s.now)
+	if result.MaxLag.End == nil {
+		return // Burrow does not know the group
+	}
+	asked := s.waitUntilNow()
+	require.NoError(s.t, s.receiver.table.UpdateFromAPI(result.answer(s.t), asked))
+	s.evaluated(result.all)
+	s.emit()
+	whole := false
+	for _, p := range result.all {
+		if p.End == nil {
+			continue
+		}
+		whole = whole || s.bound[p.Partition]
+		s.answered(p.Partition, s.bound[p.Partition])
+	}
+	s.bound[simPartitions] = whole
+	s.answered(simWhole, whole)
+}
+
+// notify is a notification through the webhook.
+func (s *simulation) notify() {
+	result := s.burrow.evaluate(s.now)
+	if result.MaxLag.End == nil {
+		return
+	}
+	s.waitUntilNow()
+	require.Empty(s.t, send(s.receiver.webhook, "POST", result.notification(s.t)))
+	told := result.Partitions
+	if result.MaxLag.Status == "OK" {
+		told = append(told[:len(told):len(told)], result.MaxLag)
+	}
+	s.evaluated(told)
+	s.emit()
+	if s.settings.poll > 0 {
+		s.answered(simWhole, s.bound[simPartitions])
+		return
+	}
+	whole := false
+	for _, p := range told {
+		whole = whole || s.bound[p.Partition]
+		if p.Status != "OK" {
+			s.answered(p.Partition, s.bound[p.Partition])
+		}
+	}
+	s.bound[simPartitions] = whole
+	s.answered(simWhole, whole)
+}
+
+// told notes a head that the receiver was told of.
+func (s *simulation) told(partition int, head simHead) {
+	if head.ofTopic == s.topic {
+		s.lowest[partition] = min(s.lowest[partition], head.offset)
+	}
+}
+
+// evaluated notes what the receiver was told of heads, and of which partitions the true moment is before all of it.
+func (s *simulation) evaluated(partitions []*simStatus) {
+	for _, p := range partitions {
+		if p.End == nil {
+			continue
+		}
+		n := p.Partition
+		if s.now-s.heard[n] >= defaultExpireAfter.Milliseconds() {
+			s.lowest[n] = math.MaxInt64
+		}
+		s.heard[n] = s.now
+		for _, c := range []*simCommit{p.Start, p.End} {
+			s.told(n, simHead{c.Offset + *c.Lag, c.ofTopic})
+		}
+		s.told(n, simHead{p.End.Offset + p.CurrentLag, p.head.ofTopic})
+		s.bound[n] = p.CurrentLag > 0 && p.End.Offset < s.lowest[n]
+	}
+}
+
+// emit hands over, and reads what the page says then: the group at simWhole.
+func (s *simulation) emit() {
+	s.sink.Reset()
+	require.True(s.t, s.receiver.emitters[0].emit(context.Background(), time.Now(), false))
+	for _, md := range s.sink.AllMetrics() {
+		for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
+			if metric.Name() != "burrow.partition.time_lag" && metric.Name() != "burrow.group.max_time_lag" {
+				continue
+			}
+			s.read(metric.Gauge().DataPoints())
+		}
+	}
+}
+
+func (s *simulation) read(points pmetric.NumberDataPointSlice) {
+	for _, point := range points.All() {
+		partition := simWhole
+		if v, ok := point.Attributes().Get("partition"); ok {
+			partition = int(v.Int())
+		}
+		if point.Flags().NoRecordedValue() {
+			delete(s.page, partition)
+			continue
+		}
+		v := point.DoubleValue()
+		require.True(s.t, v >= 0 && !math.IsInf(v, 0), "%s, %v: a time lag of %v at %v", s.scenario.name, s.settings, v, s.seconds())
+		s.page[partition] = v
+	}
+}
+
+func (s *simulation) onPage(partition int, bound bool) simAnswer {
+	lag, ok := s.page[partition]
+	return simAnswer{at: s.seconds(), partition: partition, truth: s.truth(partition), answer: lag, absent: !ok, bound: bound}
+}
+
+func (s *simulation) answered(partition int, bound bool) {
+	s.run.fresh = append(s.run.fresh, s.onPage(partition, bound))
+}
+
+// look notes what stands on the page, and what the other method said last.
+func (s *simulation) look() {
+	// Before all of them have said something for the first time there is nothing to compare.
+	if s.now < 240_000 {
+		return
+	}
+	standing := s.onPage(simWhole, s.bound[simPartitions])
+	s.run.standing = append(s.run.standing, standing)
+	other := s.other[simPartitions]
+	other.at, other.truth = standing.at, standing.truth
+	s.run.exporterStanding = append(s.run.exporterStanding, other)
+}
+
