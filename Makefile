@@ -79,6 +79,11 @@ chain-settings: build/burrow build/kafka.classpath ## Measure what Burrow's sett
 	cd e2e/chain && BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
 		go test -count=1 -timeout 15m -run '^TestSettings$$' -v ./... -args -settings-report
 
+.PHONY: chain-timelag
+chain-timelag: build build/burrow build/kafka.classpath ## Measure time lags with a real Kafka and Burrow at their shipped intervals, and write them into docs/time-lag.md (nine minutes)
+	cd e2e/chain && KARROT_BIN=$(CURDIR)/$(BIN) BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
+		go test -count=1 -timeout 15m -run '^TestTimeLags$$' -v ./... -args -timelag-report
+
 # The version of Burrow is that of the module.
 build/burrow: e2e/chain/go.mod
 	@mkdir -p build

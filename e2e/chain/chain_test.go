@@ -51,9 +51,9 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-func startChain(t *testing.T, burrows int, expireAfter time.Duration) *chain {
+func startChain(t *testing.T, burrows int, expireAfter time.Duration, pace pace) *chain {
 	t.Helper()
-	c := &chain{servers: startServers(t, burrows, expireAfter), t: t}
+	c := &chain{servers: startServers(t, burrows, expireAfter, pace), t: t}
 	c.admin = newAdmin(t, c.kafkaAddress)
 	c.truth = startTruth(t, c.kafkaAddress)
 	c.begun = time.Now()
@@ -314,6 +314,8 @@ type deviations struct {
 	standing []float64
 	// fresh is the same, at those scrapes at which the value had changed.
 	fresh []float64
+	// missing is at how many scrapes, from the first value on, there was none.
+	missing int
 	// wrong is how far a fresh value is from everything that was true as long ago as Burrow's answer can be old.
 	wrong []float64
 }
@@ -321,7 +323,12 @@ type deviations struct {
 func (g *group) errorsOf(t testing.TB) (e deviations) {
 	t.Helper()
 	last := math.NaN()
-	for _, point := range g.samples(t, "burrow_group_max_time_lag_seconds") {
+	points := g.samples(t, "burrow_group_max_time_lag_seconds")
+	if len(points) > 0 {
+		first, end := points[0].At, points[len(points)-1].At
+		e.missing = max(0, int(end.Sub(first).Round(scrapeEvery*time.Second)/(scrapeEvery*time.Second))+1-len(points))
+	}
+	for _, point := range points {
 		if !(point.Value >= 0) || math.IsInf(point.Value, 0) {
 			t.Errorf("time lag of %s at %s: %v", g.name, point.At.Format("15:04:05"), point.Value)
 			continue

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -132,6 +133,35 @@ func (c *chain) produce(t testing.TB, topic string, partitions int32, interval t
 					// Few keys, so that a compacted topic has something to compact.
 					n++
 					client.Produce(ctx, &kgo.Record{Topic: topic, Partition: partition, Key: []byte(strconv.Itoa(n % 5)), Value: []byte("value")}, nil)
+				}
+			}
+		})
+	})
+	c.producers.add(p)
+	return p
+}
+
+// load writes to each partition as many records in each second as it is told, a tenth of them at a time.
+func (c *chain) load(t testing.TB, topic string, partitions int32, load func(partition, second int) int) *producer {
+	t.Helper()
+	client := newClient(t, c.kafkaAddress, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
+	const steps = 10
+	p := &producer{}
+	// Each topic has a second of its own.
+	tick, due := rand.IntN(600*steps), make([]int, partitions)
+	p.work = begin(c.t, func(ctx context.Context) {
+		defer client.Close()
+		every(ctx, time.Second/steps, func() {
+			tick++
+			for partition := range partitions {
+				if tick%steps == 0 {
+					due[partition] = load(int(partition), tick/steps)
+				}
+				if p.isPaused() {
+					continue
+				}
+				for range due[partition]*(tick%steps+1)/steps - due[partition]*(tick%steps)/steps {
+					client.Produce(ctx, &kgo.Record{Topic: topic, Partition: partition, Key: []byte(strconv.Itoa(rand.IntN(5))), Value: []byte("value")}, nil)
 				}
 			}
 		})

@@ -38,7 +38,7 @@ type pair struct {
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	// Burrow notifies of nothing in the minute after its start: longer than that.
-	c := startChain(t, 2, 2*time.Minute)
+	c := startChain(t, 2, 2*time.Minute, quick)
 	steady, _ := ordinary(t, c, "steady", 2)
 	c.createTopic(t, "steady.slash", 1, nil)
 	c.produce(t, "steady.slash", 1, rate, 1)

@@ -31,7 +31,7 @@ const (
 // TestChain has one scenario a group or two, all at the same time in one chain.
 func TestChain(t *testing.T) {
 	t.Parallel()
-	c := startChain(t, 1, 40*time.Second)
+	c := startChain(t, 1, 40*time.Second, quick)
 	t.Run("scenarios", func(t *testing.T) {
 		for _, scenario := range []struct {
 			name string

@@ -36,10 +36,16 @@ const (
 	notifyEvery   = 5
 	pollEvery     = 5
 	scrapeEvery   = 1
+	minDistance   = 1
 	// staleness is how old a value in Prometheus can be: it was read from Burrow a poll ago, which had it from its
 	// cache, with a head read before that, and the consumers commit once a second. One more for the machine.
 	staleness = (pollEvery + expireCache + offsetRefresh + scrapeEvery + 2) * time.Second
 )
+
+// pace is how fast a chain goes, in seconds. Where it is 0, Burrow does as the shipped configuration says.
+type pace struct{ offsetRefresh, topicRefresh, expireCache, minDistance, notifyEvery, pollEvery int }
+
+var quick = pace{offsetRefresh, topicRefresh, expireCache, minDistance, notifyEvery, pollEvery}
 
 // servers are the running parts of one chain, with ports and folders of their own.
 type servers struct {
@@ -48,6 +54,7 @@ type servers struct {
 	prometheusAddress, incidentsAddress                          string
 	toldWebhookAddress, toldAPIAddress                           string
 	expireAfter                                                  time.Duration
+	pace                                                         pace
 
 	kafka, zookeeper, karrot, prometheus *run.Process
 	burrows                              []*burrow
@@ -63,7 +70,7 @@ type burrow struct {
 }
 
 // startServers starts a chain with n Burrows. Karrot polls the first one; all of them notify it.
-func startServers(t *testing.T, n int, expireAfter time.Duration) *servers {
+func startServers(t *testing.T, n int, expireAfter time.Duration, pace pace) *servers {
 	t.Helper()
 	a := run.Addresses(t, 11)
 	s := &servers{
@@ -73,6 +80,7 @@ func startServers(t *testing.T, n int, expireAfter time.Duration) *servers {
 		toldWebhookAddress: a[9], toldAPIAddress: a[10],
 		told:        &told{},
 		expireAfter: expireAfter,
+		pace:        pace,
 		dir:         run.KeepOnFailure(t, filepath.Join(repository, "build", "e2e-chain")),
 	}
 	s.incidents = receiveIncidents(t, s.incidentsAddress)
@@ -266,7 +274,7 @@ func (s *servers) startKarrot(t *testing.T) {
 			"KARROT_TELEMETRY_PORT=" + telemetryPort,
 			"KARROT_EXPIRE_AFTER=" + s.expireAfter.String(),
 			"KARROT_BURROW_API=http://" + s.toldAPIAddress,
-			"KARROT_BURROW_API_INTERVAL=" + strconv.Itoa(pollEvery) + "s",
+			"KARROT_BURROW_API_INTERVAL=" + strconv.Itoa(s.pace.pollEvery) + "s",
 			"KARROT_STORAGE_DIRECTORY=" + s.folder(t, "storage"),
 			"KARROT_INCIDENT_EXPORTERS=debug/incidents,otlp_http/incidents",
 			"KARROT_OTLP_ENDPOINT=http://" + s.incidentsAddress,
@@ -329,25 +337,36 @@ func burrowConfig(config string, s *servers, i int, template string) (string, er
 	}
 	quoted := func(address string) string { return "[ " + strconv.Quote(address) + " ]" }
 	webhook := strconv.Quote("http://" + s.toldWebhookAddress + "/burrow")
-	for _, change := range []struct{ section, key, value string }{
+	type change struct{ section, key, value string }
+	changes := []change{
 		{"zookeeper", "servers", quoted(s.zookeeperAddress)},
 		{"cluster.local", "servers", quoted(s.kafkaAddress)},
-		{"cluster.local", "offset-refresh", strconv.Itoa(offsetRefresh)},
-		{"cluster.local", "topic-refresh", strconv.Itoa(topicRefresh)},
 		{"consumer.local", "servers", quoted(s.kafkaAddress)},
 		{"cluster.mirror", "servers", quoted(s.kafkaAddress)},
-		{"cluster.mirror", "offset-refresh", strconv.Itoa(offsetRefresh)},
-		{"cluster.mirror", "topic-refresh", strconv.Itoa(topicRefresh)},
 		{"consumer.mirror", "servers", quoted(s.kafkaAddress)},
 		{"httpserver.default", "address", strconv.Quote(s.burrows[i].api)},
-		{"storage.default", "min-distance", "1"},
-		{"evaluator.default", "expire-cache", strconv.Itoa(expireCache)},
 		{"notifier.karrot", "url-open", webhook},
 		{"notifier.karrot", "url-close", webhook},
 		{"notifier.karrot", "template-open", strconv.Quote(template)},
 		{"notifier.karrot", "template-close", strconv.Quote(template)},
-		{"notifier.karrot", "interval", strconv.Itoa(notifyEvery)},
+	}
+	for _, interval := range []struct {
+		section, key string
+		seconds      int
+	}{
+		{"cluster.local", "offset-refresh", s.pace.offsetRefresh},
+		{"cluster.local", "topic-refresh", s.pace.topicRefresh},
+		{"cluster.mirror", "offset-refresh", s.pace.offsetRefresh},
+		{"cluster.mirror", "topic-refresh", s.pace.topicRefresh},
+		{"storage.default", "min-distance", s.pace.minDistance},
+		{"evaluator.default", "expire-cache", s.pace.expireCache},
+		{"notifier.karrot", "interval", s.pace.notifyEvery},
 	} {
+		if interval.seconds > 0 {
+			changes = append(changes, change{interval.section, interval.key, strconv.Itoa(interval.seconds)})
+		}
+	}
+	for _, change := range changes {
 		if config, err = setKey(config, change.section, change.key, change.value); err != nil {
 			return "", err
 		}
@@ -395,7 +414,7 @@ func TestBurrowConfig(t *testing.T) {
 	}
 	s := &servers{
 		kafkaAddress: "127.0.0.1:1", zookeeperAddress: "127.0.0.1:2", toldWebhookAddress: "127.0.0.1:3",
-		burrows: []*burrow{{api: "127.0.0.1:4"}},
+		burrows: []*burrow{{api: "127.0.0.1:4"}}, pace: quick,
 	}
 	config, err := burrowConfig(string(shipped), s, 0, "/notification.tmpl")
 	if err != nil {

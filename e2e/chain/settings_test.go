@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	brw "github.com/lowess/karrot/e2e/internal/burrow"
 	"github.com/lowess/karrot/e2e/internal/run"
 )
@@ -267,21 +265,7 @@ func startBurrows(t *testing.T, c *chain, w *watch) (apis []string) {
 func startGroup(t *testing.T, c *chain, name string, load func(second int) int, interval time.Duration, rule commitRule) *consumer {
 	t.Helper()
 	c.createTopic(t, name, 1, nil)
-	client := newClient(t, c.kafkaAddress, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0))
-	// A tenth of each second's records at a time.
-	const steps = 10
-	tick, due := rand.IntN(1000*steps), 0
-	begin(t, func(ctx context.Context) {
-		defer client.Close()
-		every(ctx, time.Second/steps, func() {
-			if tick++; tick%steps == 0 {
-				due = load(tick / steps)
-			}
-			for range due*(tick%steps+1)/steps - due*(tick%steps)/steps {
-				client.Produce(ctx, &kgo.Record{Topic: name, Value: []byte("value")}, nil)
-			}
-		})
-	})
+	c.load(t, name, 1, func(_, second int) int { return load(second) })
 	return c.consume(t, name, interval, rule, name)
 }
 
