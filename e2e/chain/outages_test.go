@@ -148,10 +148,52 @@ func rests(t testing.TB, d time.Duration) {
 	}
 }
 
+// Karrot's own metrics that tell what is away: docs/operating.md has them by outage.
+const (
+	apiFailures      = "otelcol_receiver_burrow_api_failures_total"
+	lastNotification = "otelcol_receiver_burrow_last_notification_timestamp_seconds"
+)
+
+// own is one of Karrot's own metrics.
+func (c *chain) own(t testing.TB, name string) float64 {
+	t.Helper()
+	text, err := prom.Fetch(t.Context(), "http://"+c.telemetryAddress+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := prom.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, value := range page {
+		if strings.HasPrefix(id, name+"{") {
+			return value
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
+}
+
+// silence is how long ago the last notification came.
+func (c *chain) silence(t testing.TB) time.Duration {
+	t.Helper()
+	return time.Since(time.UnixMilli(int64(1000 * c.own(t, lastNotification))))
+}
+
+// zookeeperAway kills ZooKeeper. Notifications stop, and polls go on.
 func zookeeperAway(t *testing.T, c *chain, between func()) {
+	failures := c.own(t, apiFailures)
 	c.zookeeper.Kill(t)
 	between()
 	rests(t, 15*time.Second)
+	// Burrow gives its lock up after the time that the shipped configuration has for it.
+	const timeout = 6 * time.Second
+	if silent := c.silence(t); silent < 15*time.Second-timeout-notifyEvery*time.Second {
+		t.Errorf("Burrow has notified %s ago, without ZooKeeper", silent)
+	}
+	if now := c.own(t, apiFailures); now != failures {
+		t.Errorf("without ZooKeeper, %v requests to Burrow's API failed", now-failures)
+	}
 	c.startZooKeeper(c.t)
 	c.zookeeper.Listens(t, startTime, c.zookeeperAddress)
 }
@@ -173,10 +215,19 @@ func burrowRestarted(t *testing.T, c *chain, between func()) {
 func burrowKilled(t *testing.T, c *chain, between func()) {
 	// The other one knows no group, and tells nothing, before it has run for a minute.
 	c.notifies(t, 1)
+	failures := c.own(t, apiFailures)
 	c.burrows[0].Kill(t)
 	between()
 	steady := &group{chain: c, name: "steady"}
 	c.notified(t, steady, 3)
+	c.pollWaits(t)
+	// The proxy waits for eight seconds, and then the request has failed.
+	run.Until(t, found, "requests fail", func() error {
+		if c.own(t, apiFailures) == failures {
+			return errors.New("none did")
+		}
+		return nil
+	})
 	c.pollWaits(t)
 	c.startBurrow(c.t, 0)
 	c.waitForBurrow(t, 0)
@@ -225,9 +276,14 @@ func kafkaAway(t *testing.T, c *chain, between func()) {
 		}
 		return nil
 	})
+	failures := c.own(t, apiFailures)
 	c.kafka.Kill(t)
 	between()
 	rests(t, 30*time.Second)
+	// Burrow tells what it has, as if nothing had happened.
+	if now, silent := c.own(t, apiFailures), c.silence(t); now != failures || silent > 2*notifyEvery*time.Second {
+		t.Errorf("without Kafka, %v requests to Burrow's API failed, and its last notification was %s ago", now-failures, silent)
+	}
 	c.startKafka(c.t)
 	c.waitForKafka(t)
 	pause(false)

@@ -25,10 +25,9 @@ type simSettings struct {
 	poll, heads time.Duration
 	// inPhase asks for heads right behind Burrow's refresh.
 	inPhase bool
+	// others is how often the other methods ask Kafka.
+	others time.Duration
 }
-
-// simOthers is how often the other methods ask Kafka.
-const simOthers = 10 * time.Second
 
 // simAnswer is a time lag beside the truth, in seconds.
 type simAnswer struct {
@@ -122,7 +121,7 @@ func (s *simulation) play(length int) {
 		}
 		return s.random.Int64N(every.Milliseconds())
 	}
-	refreshAt, otherAt, notifyAt := phase(s.settings.refresh), phase(simOthers), 120_000+s.random.Int64N(simInterval)
+	refreshAt, otherAt, notifyAt := phase(s.settings.refresh), phase(s.settings.others), 120_000+s.random.Int64N(simInterval)
 	pollAt, headsAt := phase(s.settings.poll), phase(s.settings.heads)
 	if s.settings.inPhase {
 		headsAt = refreshAt + 500
@@ -136,7 +135,7 @@ func (s *simulation) play(length int) {
 			s.refresh()
 		}
 		s.consume(step)
-		if due(&otherAt, s.now, simOthers) {
+		if due(&otherAt, s.now, s.settings.others) {
 			s.askKafka()
 		}
 		if due(&headsAt, s.now, s.settings.heads) {
