@@ -174,26 +174,27 @@ func (c *chain) own(t testing.TB, name string) float64 {
 	return 0
 }
 
+// tellsAsEver demands that Burrow is asked and notifies as if nothing had happened.
+func (c *chain) tellsAsEver(t testing.TB, failures float64) {
+	t.Helper()
+	if now, silent := c.own(t, apiFailures), c.silence(t); now != failures || silent > 2*notifyEvery*time.Second {
+		t.Errorf("%v requests to Burrow's API failed, and its last notification was %s ago", now-failures, silent)
+	}
+}
+
 // silence is how long ago the last notification came.
 func (c *chain) silence(t testing.TB) time.Duration {
 	t.Helper()
 	return time.Since(time.UnixMilli(int64(1000 * c.own(t, lastNotification))))
 }
 
-// zookeeperAway kills ZooKeeper. Notifications stop, and polls go on.
+// zookeeperAway kills ZooKeeper. The Burrow that has the lock keeps it.
 func zookeeperAway(t *testing.T, c *chain, between func()) {
 	failures := c.own(t, apiFailures)
 	c.zookeeper.Kill(t)
 	between()
 	rests(t, 15*time.Second)
-	// Burrow gives its lock up after the time that the shipped configuration has for it.
-	const timeout = 6 * time.Second
-	if silent := c.silence(t); silent < 15*time.Second-timeout-notifyEvery*time.Second {
-		t.Errorf("Burrow has notified %s ago, without ZooKeeper", silent)
-	}
-	if now := c.own(t, apiFailures); now != failures {
-		t.Errorf("without ZooKeeper, %v requests to Burrow's API failed", now-failures)
-	}
+	c.tellsAsEver(t, failures)
 	c.startZooKeeper(c.t)
 	c.zookeeper.Listens(t, startTime, c.zookeeperAddress)
 }
@@ -280,10 +281,7 @@ func kafkaAway(t *testing.T, c *chain, between func()) {
 	c.kafka.Kill(t)
 	between()
 	rests(t, 30*time.Second)
-	// Burrow tells what it has, as if nothing had happened.
-	if now, silent := c.own(t, apiFailures), c.silence(t); now != failures || silent > 2*notifyEvery*time.Second {
-		t.Errorf("without Kafka, %v requests to Burrow's API failed, and its last notification was %s ago", now-failures, silent)
-	}
+	c.tellsAsEver(t, failures)
 	c.startKafka(c.t)
 	c.waitForKafka(t)
 	pause(false)

@@ -200,22 +200,11 @@ func startKafkaAlone(t *testing.T) *chain {
 	return &chain{servers: s, t: t, admin: newAdmin(t, s.kafkaAddress), truth: startTruth(t, s.kafkaAddress), begun: time.Now()}
 }
 
-// startBurrows starts one for each of the compared settings, with the shipped configuration but for these.
+// startBurrows starts one for each of the compared settings.
 func startBurrows(t *testing.T, c *chain, w *watch) (apis []string) {
 	t.Helper()
-	shipped := filepath.Join(repository, "config", "burrow")
-	read := func(name string) string {
-		text, err := os.ReadFile(filepath.Join(shipped, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
-	config, template := read("burrow.toml"), read("notification.tmpl")
 	var started []*run.Process
 	for i, settings := range compared {
-		name := "burrow-" + strconv.Itoa(i)
-		dir := c.folder(t, name)
 		a := run.Addresses(t, 2)
 		apis = append(apis, a[0])
 		serve(t, a[1], http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -225,40 +214,88 @@ func startBurrows(t *testing.T, c *chain, w *watch) (apis []string) {
 				w.add(i, "notification", &n.Event.Result)
 			}
 		}))
-		text := config
-		quoted := func(address string) string { return "[ " + strconv.Quote(address) + " ]" }
-		webhook := strconv.Quote("http://" + a[1] + "/")
-		path := strconv.Quote(c.write(t, name+"/notification.tmpl", template))
-		for _, change := range []struct{ section, key, value string }{
-			{"zookeeper", "servers", quoted(c.zookeeperAddress)},
-			// One lock each: all of them notify.
-			{"zookeeper", "root-path", strconv.Quote("/" + name)},
-			{"cluster.local", "servers", quoted(c.kafkaAddress)},
-			{"cluster.local", "topic-refresh", strconv.Itoa(topicRefresh)},
-			{"consumer.local", "servers", quoted(c.kafkaAddress)},
-			{"httpserver.default", "address", strconv.Quote(a[0])},
-			{"notifier.karrot", "url-open", webhook},
-			{"notifier.karrot", "url-close", webhook},
-			{"notifier.karrot", "template-open", path},
-			{"notifier.karrot", "template-close", path},
-			{"cluster.local", "offset-refresh", strconv.Itoa(settings.offsetRefresh)},
-			{"storage.default", "min-distance", strconv.Itoa(settings.minDistance)},
-			{"evaluator.default", "expire-cache", strconv.Itoa(settings.expireCache)},
-		} {
-			var err error
-			if text, err = setKey(text, change.section, change.key, change.value); err != nil {
-				t.Fatal(err)
-			}
-		}
-		c.write(t, name+"/burrow.toml", text)
-		started = append(started, run.Program{
-			Name: name, Path: built(t, "BURROW", "build/burrow"), Args: []string{"--config-dir", dir}, Dir: dir,
-		}.Start(t))
+		started = append(started, startBurrowWith(t, c, "burrow-"+strconv.Itoa(i), settings, a[0], a[1]))
 	}
 	for i, p := range started {
 		p.Ready(t, startTime, "http://"+apis[i]+"/burrow/admin/ready")
 	}
 	return apis
+}
+
+// startBurrowWith starts a Burrow with the shipped configuration, but for settings.
+func startBurrowWith(t *testing.T, c *chain, name string, settings burrowSettings, api, webhook string) *run.Process {
+	t.Helper()
+	shipped := filepath.Join(repository, "config", "burrow")
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join(shipped, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	text := read("burrow.toml")
+	quoted := func(address string) string { return "[ " + strconv.Quote(address) + " ]" }
+	dir := c.folder(t, name)
+	path := strconv.Quote(c.write(t, name+"/notification.tmpl", read("notification.tmpl")))
+	webhook = strconv.Quote("http://" + webhook + "/")
+	for _, change := range []struct{ section, key, value string }{
+		{"zookeeper", "servers", quoted(c.zookeeperAddress)},
+		// One lock each: all of them notify.
+		{"zookeeper", "root-path", strconv.Quote("/" + name)},
+		{"cluster.local", "servers", quoted(c.kafkaAddress)},
+		{"cluster.local", "topic-refresh", strconv.Itoa(topicRefresh)},
+		{"consumer.local", "servers", quoted(c.kafkaAddress)},
+		{"httpserver.default", "address", strconv.Quote(api)},
+		{"notifier.karrot", "url-open", webhook},
+		{"notifier.karrot", "url-close", webhook},
+		{"notifier.karrot", "template-open", path},
+		{"notifier.karrot", "template-close", path},
+		{"cluster.local", "offset-refresh", strconv.Itoa(settings.offsetRefresh)},
+		{"storage.default", "min-distance", strconv.Itoa(settings.minDistance)},
+		{"evaluator.default", "expire-cache", strconv.Itoa(settings.expireCache)},
+	} {
+		var err error
+		if text, err = setKey(text, change.section, change.key, change.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.write(t, name+"/burrow.toml", text)
+	return run.Program{Name: name, Path: built(t, "BURROW", "build/burrow"), Args: []string{"--config-dir", dir}, Dir: dir}.Start(t)
+}
+
+// TestRefreshCost measures what offset-refresh costs Burrow and a broker that has all partitions of a large cluster.
+func TestRefreshCost(t *testing.T) {
+	if !*settingsReport {
+		t.Skip("run make chain-settings")
+	}
+	const topics, each, watched = 8, 250, time.Minute
+	c := startKafkaAlone(t)
+	for i := range topics {
+		ctx, cancel := context.WithTimeout(t.Context(), startTime)
+		if _, err := c.admin.CreateTopic(ctx, each, 1, nil, "wide-"+strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	rests(t, 30*time.Second) // until Kafka has done with it
+	rows := [][]string{{"offset-refresh", "Burrow", "broker"}}
+	percent := func(used time.Duration) string { return fmt.Sprintf("%.1f%%", 100*used.Seconds()/watched.Seconds()) }
+	before := c.kafka.CPU(t)
+	rests(t, watched)
+	rows = append(rows, []string{"no Burrow", "-", percent(c.kafka.CPU(t) - before)})
+	for _, refresh := range []int{30, 10, 5, 2} {
+		a := run.Addresses(t, 2)
+		burrow := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, refresh, 1}, a[0], a[1])
+		burrow.Ready(t, startTime, "http://"+a[0]+"/burrow/admin/ready")
+		rests(t, 10*time.Second)
+		broker, own := c.kafka.CPU(t), burrow.CPU(t)
+		rests(t, watched)
+		rows = append(rows, []string{strconv.Itoa(refresh), percent(burrow.CPU(t) - own), percent(c.kafka.CPU(t) - broker)})
+		burrow.Stop(t)
+	}
+	report := markdown(rows)
+	t.Log("\n" + report)
+	writeBetween(t, filepath.Join(repository, "docs", "operating.md"), "make chain-settings, the cost", report)
 }
 
 // startGroup starts a topic of one partition with a load, and the group that reads it.
@@ -296,7 +333,7 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 	columns := []string{"min-distance", "offset-refresh", "expire-cache"}
 	told, alarms := slices.Clone(columns), slices.Clone(columns)
 	for _, trouble := range troubles {
-		told = append(told, trouble.name+": verdict", "notified", "told for")
+		told = append(told, trouble.name)
 	}
 	for _, load := range healthyLoads {
 		alarms = append(alarms, load.name)
@@ -319,7 +356,7 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 				first, _ = firstBad(v.notified, brokeAt[group])
 				notified = append(notified, first)
 			}
-			row = append(row, times(polled), times(notified), fmt.Sprintf("%.0f%%", 100*told))
+			row = append(row, fmt.Sprintf("%s / %s / %.0f%%", times(polled), times(notified), 100*told))
 		}
 		toldRows = append(toldRows, row)
 		row = slices.Clone(name)
