@@ -34,22 +34,22 @@ const (
 )
 
 // burrowSettings are the values that decide what a Burrow detects, in seconds.
-type burrowSettings struct{ minDistance, offsetRefresh, expireCache int }
+type burrowSettings struct{ intervals, minDistance, offsetRefresh, expireCache int }
 
 // compared are the settings of the report. Each has a Burrow of its own, at the same Kafka.
 var compared = []burrowSettings{
-	{1, 30, 10},
-	{1, 10, 10},
-	{10, 10, 10},
-	{10, 10, 1},
-	{5, 5, 1},
-	{10, 5, 1},
-	{15, 5, 1},
-	{5, 2, 1},
-	{10, 2, 1},
+	{10, 1, 30, 10},
+	{10, 1, 10, 10},
+	{10, 10, 10, 10},
+	{10, 10, 10, 1},
+	{10, 5, 5, 1},
+	{10, 10, 5, 1},
+	{10, 15, 5, 1},
+	{10, 10, 2, 1},
+	{20, 5, 2, 1},
 }
 
-// trouble is what becomes of a group that was healthy.
+// troubles are what becomes of a group that was healthy.
 var troubles = []struct {
 	name string
 	// rule takes the place of the consumer's; nil stops it.
@@ -71,6 +71,7 @@ var healthyLoads = []struct {
 	{"steady", "about 10 records a second, read at once", unevenLoad, time.Second, func() commitRule { return follow }},
 	{"late", "the same, committed 15 s after it was read", unevenLoad, time.Second, func() commitRule { return behind(15) }},
 	{"batch", "the same, committed every 20 s", unevenLoad, 20 * time.Second, func() commitRule { return follow }},
+	{"sporadic", "60 records each 90 s, committed once, 40 s after they were read", burstsOf(1, 90), time.Second, func() commitRule { return changed(behind(40)) }},
 	{"bursty", "60 a second for 15 s of each 75 s, read at 30 a second", burstsOf(15, 75), time.Second, func() commitRule { return advance(30) }},
 	{"long bursts", "60 a second for 40 s of each 150 s, read at 30 a second", burstsOf(40, 150), time.Second, func() commitRule { return advance(30) }},
 	{"longest bursts", "60 a second for 80 s of each 240 s, read at 30 a second", burstsOf(80, 240), time.Second, func() commitRule { return advance(30) }},
@@ -85,8 +86,11 @@ func unevenLoad(int) int { return 5 + rand.IntN(11) }
 
 func burstsOf(length, period int) func(int) int {
 	return func(second int) int {
-		if second%period < length {
+		switch {
+		case second%period < length:
 			return 60
+		case length == 1:
+			return 0
 		}
 		return rand.IntN(2)
 	}
@@ -103,6 +107,14 @@ func behind(n int) commitRule {
 		next := read[p][0]
 		read[p] = read[p][1:]
 		return next, true
+	}
+}
+
+// changed commits nothing twice.
+func changed(rule commitRule) commitRule {
+	return func(p partitionKey, position, committed int64) (int64, bool) {
+		next, ok := rule(p, position, committed)
+		return next, ok && next != committed
 	}
 }
 
@@ -251,6 +263,7 @@ func startBurrowWith(t *testing.T, c *chain, name string, settings burrowSetting
 		{"notifier.karrot", "template-open", path},
 		{"notifier.karrot", "template-close", path},
 		{"cluster.local", "offset-refresh", strconv.Itoa(settings.offsetRefresh)},
+		{"storage.default", "intervals", strconv.Itoa(settings.intervals)},
 		{"storage.default", "min-distance", strconv.Itoa(settings.minDistance)},
 		{"evaluator.default", "expire-cache", strconv.Itoa(settings.expireCache)},
 	} {
@@ -285,7 +298,7 @@ func TestRefreshCost(t *testing.T) {
 	rows = append(rows, []string{"no Burrow", "-", percent(c.kafka.CPU(t) - before)})
 	for _, refresh := range []int{30, 10, 5, 2} {
 		a := run.Addresses(t, 2)
-		burrow := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, refresh, 1}, a[0], a[1])
+		burrow := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, 10, refresh, 1}, a[0], a[1])
 		burrow.Ready(t, startTime, "http://"+a[0]+"/burrow/admin/ready")
 		rests(t, 10*time.Second)
 		broker, own := c.kafka.CPU(t), burrow.CPU(t)
@@ -330,7 +343,7 @@ func askAll(ctx context.Context, w *watch, i int, api string, groups []string) {
 // settingsTables are how long trouble takes to be told, and what is told of healthy groups.
 func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[string]time.Time) string {
 	t.Helper()
-	columns := []string{"min-distance", "offset-refresh", "expire-cache"}
+	columns := []string{"intervals", "min-distance", "offset-refresh", "expire-cache"}
 	told, alarms := slices.Clone(columns), slices.Clone(columns)
 	for _, trouble := range troubles {
 		told = append(told, trouble.name)
@@ -340,7 +353,7 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 	}
 	toldRows, alarmRows := [][]string{told}, [][]string{alarms}
 	for i, settings := range compared {
-		name := []string{strconv.Itoa(settings.minDistance), strconv.Itoa(settings.offsetRefresh), strconv.Itoa(settings.expireCache)}
+		name := []string{strconv.Itoa(settings.intervals), strconv.Itoa(settings.minDistance), strconv.Itoa(settings.offsetRefresh), strconv.Itoa(settings.expireCache)}
 		row := slices.Clone(name)
 		for _, trouble := range troubles {
 			var polled, notified []float64
