@@ -51,11 +51,11 @@ type simResult struct {
 
 // simBurrow is Burrow's storage and evaluator for one group.
 type simBurrow struct {
-	epoch   int64                     // unix ms of the begin of the simulation, by Burrow's clock
-	skew    int64                     // ms by which the brokers' clocks are ahead of Burrow's
+	epoch    int64 // unix ms of the begin of the simulation, by Burrow's clock
+	skew     int64 // ms by which the brokers' clocks are ahead of Burrow's
 	settings *simSettings
-	commits [simPartitions]*ring.Ring // points at the oldest, as in Burrow
-	heads   [simPartitions][]simHead  // the newest simWindow
+	commits  [simPartitions]*ring.Ring // points at the oldest, as in Burrow
+	heads    [simPartitions][]simHead  // the newest simWindow
 
 	cached   *simResult
 	cachedAt int64
@@ -201,4 +201,3 @@ func (b *simBurrow) status(partition int, window []*simCommit, currentLag, now i
 	}
 	return "OK"
 }
-

@@ -18,8 +18,9 @@ const (
 // simScenario is a kind of load and of consumer.
 type simScenario struct {
 	name, about string
-	// bursty loads change faster than notifications come.
-	bursty bool
+	// alone and polled are what is reached where it is less than is wanted, in seconds: 10 and 20 with notifications alone, 2 and 10
+	// with polling.
+	alone, polled simReached
 	// rate is how many messages are written to a partition in a second.
 	rate func(r *rand.Rand, partition, second int) int
 	// consume moves the group's position in a partition; without a commit it returns false.
@@ -32,6 +33,16 @@ type simScenario struct {
 	kept int64
 	// brokerClock and burrowClock are how far, in milliseconds, these clocks are ahead of Karrot's.
 	brokerClock, burrowClock int64
+}
+
+// simReached is a median and a 95th percentile.
+type simReached struct{ median, p95 float64 }
+
+func (r simReached) or(wanted simReached) simReached {
+	if r == (simReached{}) {
+		return wanted
+	}
+	return r
 }
 
 // simCompacted is the age, in milliseconds, at which compaction has reached a message.
@@ -86,7 +97,8 @@ var simScenarios = []simScenario{
 		consume: func(c *simConsumer, _ int) bool { return c.behind(20 + 20*c.number) },
 	},
 	{
-		name: "bursty", bursty: true, about: "bursts of up to a minute every few minutes, read at a third of their speed",
+		name: "bursty", about: "bursts of up to a minute every few minutes, read at a third of their speed",
+		alone: simReached{60, 120}, // shorter than the distance of notifications
 		rate: func(r *rand.Rand, partition, second int) int {
 			const period = 240
 			length := 20 + 20*partition
@@ -124,7 +136,8 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "stopped", about: "the group stops committing for 30 minutes of each hour, then catches up",
-		rate: func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
+		polled: simReached{2, 30},
+		rate:   func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
 		consume: func(c *simConsumer, second int) bool {
 			return (second%3600 < 900 || second%3600 >= 2700) && c.atMost(400)
 		},
@@ -166,6 +179,8 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "uneven", about: "2000, 20 and a twentieth messages a second in the three partitions, read 5, 30 and 120 s late",
+		alone:  simReached{120, 120}, // the last one is not told of
+		polled: simReached{6, 15},
 		rate: func(r *rand.Rand, partition, _ int) int {
 			switch partition {
 			case 0:
@@ -195,6 +210,8 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "sparse", about: "a message each minute; the group stops for 15 minutes of each 40",
+		alone:  simReached{30, 120},
+		polled: simReached{2, 30},
 		rate: func(r *rand.Rand, _, _ int) int {
 			if r.IntN(60) == 0 {
 				return 1
@@ -211,6 +228,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "clocks-behind", about: "the same; they are 2 s behind",
+		polled:      simReached{4, 10},
 		rate:        func(r *rand.Rand, _, _ int) int { return 45 + r.IntN(11) },
 		consume:     func(c *simConsumer, second int) bool { return second%2400 < 1800 && c.behind(30) },
 		brokerClock: -2000, burrowClock: -2000,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver/receivertest"
 
-	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -21,10 +22,9 @@ import (
 type simSettings struct {
 	// refresh, cache and distance are Burrow's offset-refresh, expire-cache and min-distance.
 	refresh, cache, distance time.Duration
-	// poll and heads are how often Burrow's API is asked for the group and for heads; 0 for notifications alone.
+	// poll and heads are Karrot's api.collection_interval and api.offsets_interval; without poll there are notifications alone, without
+	// heads they come with the polls.
 	poll, heads time.Duration
-	// inPhase asks for heads right behind Burrow's refresh.
-	inPhase bool
 	// others is how often the other methods ask Kafka.
 	others time.Duration
 }
@@ -35,7 +35,7 @@ type simAnswer struct {
 	partition     int // simWhole for the group
 	truth, answer float64
 	absent        bool
-	bound         bool // the true moment is before the history
+	bound         bool // it is a lower bound
 }
 
 const simWhole = -1
@@ -63,13 +63,19 @@ type simulation struct {
 	burrow    *simBurrow
 
 	receiver *burrowReceiver
+	poller   *poller // nil without polling
 	sink     *consumertest.MetricsSink
 	// page is what the receiver's metrics say, by partition.
 	page map[int]float64
 
+	polled *simResult // what the API told of the group last
+
 	heard  [simPartitions]int64
 	lowest [simPartitions]int64 // of the heads that the receiver was told of
-	bound  [simPartitions + 1]bool
+	// bound says of a partition that the true moment is before all that the receiver was told.
+	bound [simPartitions]bool
+	// wholeBound is what the page says of the group.
+	wholeBound bool
 
 	exporters [simPartitions]simExporter
 	quotient  simQuotient
@@ -82,12 +88,23 @@ func simulate(t *testing.T, scenario *simScenario, settings simSettings, length 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		sink := new(consumertest.MetricsSink)
-		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), createDefaultConfig().(*Config), sink)
+		cfg := createDefaultConfig().(*Config)
+		cfg.Metrics.BurrowGroupTimeLagIsLowerBound.Enabled = true
+		if settings.poll > 0 {
+			api := cfg.API.GetOrInsertDefault()
+			api.CollectionInterval, api.OffsetsInterval = settings.poll, settings.heads
+		}
+		r, err := newMetricsReceiver(receivertest.NewNopSettings(metadata.Type), cfg, sink)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, r.Shutdown(context.Background())) }()
 		s := &simulation{
 			t: t, scenario: scenario, settings: settings, receiver: r, sink: sink, page: map[int]float64{},
 			random: rand.New(rand.NewPCG(seed, uint64(settings.refresh))), epoch: time.Now(),
+		}
+		if settings.poll > 0 {
+			api, err := burrow.NewAPI(&http.Client{Transport: s}, "http://burrow", 1<<20, burrow.APILimits{MaxPartitions: simPartitions})
+			require.NoError(t, err)
+			s.poller = newPollerOf(r, api)
 		}
 		s.play(length)
 		run = s.run
@@ -122,9 +139,10 @@ func (s *simulation) play(length int) {
 		return s.random.Int64N(every.Milliseconds())
 	}
 	refreshAt, otherAt, notifyAt := phase(s.settings.refresh), phase(s.settings.others), 120_000+s.random.Int64N(simInterval)
-	pollAt, headsAt := phase(s.settings.poll), phase(s.settings.heads)
-	if s.settings.inPhase {
-		headsAt = refreshAt + 500
+	pollAt, headsAt := phase(s.settings.poll), phase(headsTick)
+	tick := headsTick
+	if s.settings.heads == 0 {
+		tick = 0
 	}
 	const step = 50
 	for ; s.now < int64(length)*1000; s.now += step {
@@ -138,8 +156,9 @@ func (s *simulation) play(length int) {
 		if due(&otherAt, s.now, s.settings.others) {
 			s.askKafka()
 		}
-		if due(&headsAt, s.now, s.settings.heads) {
-			s.pollHeads()
+		if due(&headsAt, s.now, tick) {
+			s.waitUntilNow()
+			s.poller.pollHeads(context.Background())
 		}
 		if due(&pollAt, s.now, s.settings.poll) {
 			s.pollGroup()
@@ -152,6 +171,7 @@ func (s *simulation) play(length int) {
 			s.notify()
 		}
 		if s.now%1000 == 0 {
+			s.emit()
 			s.look()
 		}
 	}
@@ -232,40 +252,21 @@ func (s *simulation) waitUntilNow() time.Time {
 	return time.Now()
 }
 
-// pollHeads is what the poller does with a topic.
-func (s *simulation) pollHeads() {
-	topic := &groups.Topic{Cluster: "c", Name: simTopicName, Received: s.waitUntilNow()}
-	for p := range s.consumers {
-		head := s.burrow.head(p)
-		topic.Offsets = append(topic.Offsets, head.offset)
-		s.told(p, head)
-	}
-	if err := s.receiver.table.UpdateTopic(topic); err != nil {
-		require.ErrorIs(s.t, err, groups.ErrUnmatched)
-	}
-	s.emit()
-}
-
-// pollGroup is what the poller does with a group.
+// pollGroup is a poll of everything.
 func (s *simulation) pollGroup() {
-	result := s.burrow.evaluate(s.now)
-	if result.MaxLag.End == nil {
+	begin := s.waitUntilNow()
+	s.polled = nil
+	s.poller.poll(context.Background(), begin)
+	s.emit()
+	if s.polled == nil {
 		return // Burrow does not know the group
 	}
-	asked := s.waitUntilNow()
-	require.NoError(s.t, s.receiver.table.UpdateFromAPI(result.answer(s.t), asked))
-	s.evaluated(result.all)
-	s.emit()
-	whole := false
-	for _, p := range result.all {
-		if p.End == nil {
-			continue
+	for _, p := range s.polled.all {
+		if p.End != nil {
+			s.answered(p.Partition)
 		}
-		whole = whole || s.bound[p.Partition]
-		s.answered(p.Partition, s.bound[p.Partition])
 	}
-	s.bound[simPartitions] = whole
-	s.answered(simWhole, whole)
+	s.answered(simWhole)
 }
 
 // notify is a notification through the webhook.
@@ -282,19 +283,15 @@ func (s *simulation) notify() {
 	}
 	s.evaluated(told)
 	s.emit()
+	s.answered(simWhole)
 	if s.settings.poll > 0 {
-		s.answered(simWhole, s.bound[simPartitions])
 		return
 	}
-	whole := false
 	for _, p := range told {
-		whole = whole || s.bound[p.Partition]
 		if p.Status != "OK" {
-			s.answered(p.Partition, s.bound[p.Partition])
+			s.answered(p.Partition)
 		}
 	}
-	s.bound[simPartitions] = whole
-	s.answered(simWhole, whole)
 }
 
 // told notes a head that the receiver was told of.
@@ -329,10 +326,14 @@ func (s *simulation) emit() {
 	require.True(s.t, s.receiver.emitters[0].emit(context.Background(), time.Now(), false))
 	for _, md := range s.sink.AllMetrics() {
 		for _, metric := range md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().All() {
-			if metric.Name() != "burrow.partition.time_lag" && metric.Name() != "burrow.group.max_time_lag" {
-				continue
+			switch metric.Name() {
+			case "burrow.partition.time_lag", "burrow.group.max_time_lag":
+				s.read(metric.Gauge().DataPoints())
+			case "burrow.group.time_lag_is_lower_bound":
+				for _, point := range metric.Gauge().DataPoints().All() {
+					s.wholeBound = point.IntValue() == 1 // and 0 when it ends
+				}
 			}
-			s.read(metric.Gauge().DataPoints())
 		}
 	}
 }
@@ -353,14 +354,16 @@ func (s *simulation) read(points pmetric.NumberDataPointSlice) {
 	}
 }
 
-func (s *simulation) onPage(partition int, bound bool) simAnswer {
+func (s *simulation) onPage(partition int) simAnswer {
 	lag, ok := s.page[partition]
-	return simAnswer{at: s.seconds(), partition: partition, truth: s.truth(partition), answer: lag, absent: !ok, bound: bound}
+	a := simAnswer{at: s.seconds(), partition: partition, truth: s.truth(partition), answer: lag, absent: !ok, bound: s.wholeBound}
+	if partition != simWhole {
+		a.bound = s.bound[partition]
+	}
+	return a
 }
 
-func (s *simulation) answered(partition int, bound bool) {
-	s.run.fresh = append(s.run.fresh, s.onPage(partition, bound))
-}
+func (s *simulation) answered(partition int) { s.run.fresh = append(s.run.fresh, s.onPage(partition)) }
 
 // look notes what stands on the page, and what the other method said last.
 func (s *simulation) look() {
@@ -368,10 +371,9 @@ func (s *simulation) look() {
 	if s.now < 240_000 {
 		return
 	}
-	standing := s.onPage(simWhole, s.bound[simPartitions])
+	standing := s.onPage(simWhole)
 	s.run.standing = append(s.run.standing, standing)
 	other := s.other[simPartitions]
 	other.at, other.truth = standing.at, standing.truth
 	s.run.exporterStanding = append(s.run.exporterStanding, other)
 }
-
