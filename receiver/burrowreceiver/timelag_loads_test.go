@@ -136,7 +136,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "stopped", about: "the group stops committing for 30 minutes of each hour, then catches up",
-		polled: simReached{2, 30},
+		polled: simReached{2, 15},
 		rate:   func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
 		consume: func(c *simConsumer, second int) bool {
 			return (second%3600 < 900 || second%3600 >= 2700) && c.atMost(400)
@@ -211,7 +211,7 @@ var simScenarios = []simScenario{
 	{
 		name: "sparse", about: "a message each minute; the group stops for 15 minutes of each 40",
 		alone:  simReached{30, 120},
-		polled: simReached{2, 30},
+		polled: simReached{2, 15},
 		rate: func(r *rand.Rand, _, _ int) int {
 			if r.IntN(60) == 0 {
 				return 1
