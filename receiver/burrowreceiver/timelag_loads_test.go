@@ -180,7 +180,7 @@ var simScenarios = []simScenario{
 	{
 		name: "uneven", about: "2000, 20 and a twentieth messages a second in the three partitions, read 5, 30 and 120 s late",
 		alone:  simReached{120, 120}, // the last one is not told of
-		polled: simReached{6, 15},
+		polled: simReached{3, 10},
 		rate: func(r *rand.Rand, partition, _ int) int {
 			switch partition {
 			case 0:
@@ -210,8 +210,8 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "sparse", about: "a message each minute; the group stops for 15 minutes of each 40",
-		alone:  simReached{30, 120},
-		polled: simReached{2, 15},
+		alone:  simReached{30, 130},
+		polled: simReached{2, 30},
 		rate: func(r *rand.Rand, _, _ int) int {
 			if r.IntN(60) == 0 {
 				return 1

@@ -73,7 +73,7 @@ func of(group bool, answers []simAnswer) []simAnswer {
 var (
 	simAlone        = simSettings{refresh: 10 * time.Second, cache: 10 * time.Second, distance: time.Second, others: 10 * time.Second}
 	simPoll         = polledEvery(simAlone, 10, 10)
-	simShippedAlone = simSettings{refresh: 2 * time.Second, cache: time.Second, distance: 10 * time.Second, others: 10 * time.Second}
+	simShippedAlone = simSettings{refresh: 5 * time.Second, cache: time.Second, distance: 10 * time.Second, others: 10 * time.Second}
 	simShipped      = polledEvery(simShippedAlone, 10, 10)
 )
 
@@ -86,6 +86,19 @@ func polledEvery(s simSettings, poll, heads int) simSettings {
 
 func (s simSettings) String() string {
 	return fmt.Sprintf("offset-refresh %s, poll %s, heads %s", s.refresh, s.poll, s.heads)
+}
+
+// TestShippedSettings holds the settings of the report to config/burrow/burrow.toml.
+func TestShippedSettings(t *testing.T) {
+	shipped, err := os.ReadFile("../../config/burrow/burrow.toml")
+	require.NoError(t, err)
+	lines := strings.Split(string(shipped), "\n")
+	for key, value := range map[string]time.Duration{
+		"offset-refresh": simShippedAlone.refresh, "min-distance": simShippedAlone.distance, "expire-cache": simShippedAlone.cache,
+	} {
+		assert.Contains(t, lines, fmt.Sprintf("%s=%.0f", key, value.Seconds()))
+	}
+	assert.Contains(t, lines, fmt.Sprintf("intervals=%d", simWindow))
 }
 
 // simJob is runs of one scenario with the same settings.
