@@ -263,7 +263,8 @@ func (s *servers) startKarrot(t *testing.T) {
 	}
 	// So that this test can read the events without a library for them.
 	args = append(args, "--config", `yaml:exporters::otlp_http/incidents::encoding: json`,
-		"--config", `yaml:exporters::otlp_http/incidents::compression: none`)
+		"--config", `yaml:exporters::otlp_http/incidents::compression: none`,
+		"--config", `yaml:receivers::burrow::metrics::burrow.group.time_lag_is_lower_bound::enabled: true`)
 	s.karrot = run.Program{
 		Name: "karrot", Path: built(t, "KARROT_BIN", "bin/karrot"), Args: args, Dir: s.dir,
 		Env: []string{

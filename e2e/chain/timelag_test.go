@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -155,7 +156,7 @@ func TestTimeLags(t *testing.T) {
 		}
 	})
 	c.told.checkRefused(t)
-	rows := [][]string{{"Scenario", "", "n", "fresh: median", "p95", "worst", "most above", "standing: median", "p95", "worst", "missing"}}
+	rows := [][]string{{"Scenario", "", "n", "fresh: median", "p95", "worst", "lower bounds", "most above", "standing: median", "p95", "worst", "missing"}}
 	for i, scenario := range lagScenarios {
 		if groups[i] == nil {
 			t.FailNow()
@@ -163,13 +164,13 @@ func TestTimeLags(t *testing.T) {
 		e := groups[i].errorsOf(t)
 		_, median, p95, worst := spread(e.fresh)
 		_, standing, standing95, standingWorst := spread(e.standing)
-		above := 0.0
-		for _, difference := range e.fresh {
-			above = max(above, difference)
+		above := "-"
+		if len(e.bounds) > 0 {
+			above = fmt.Sprintf("%.1f", max(0, slices.Max(e.bounds)))
 		}
 		number := func(v float64) string { return fmt.Sprintf("%.1f", v) }
 		rows = append(rows, []string{
-			scenario.name, scenario.about, fmt.Sprint(len(e.fresh)), number(median), number(p95), number(worst), number(above),
+			scenario.name, scenario.about, fmt.Sprint(len(e.fresh)), number(median), number(p95), number(worst), fmt.Sprint(len(e.bounds)), above,
 			number(standing), number(standing95), number(standingWorst), fmt.Sprint(e.missing),
 		})
 	}
