@@ -152,6 +152,7 @@ func rests(t testing.TB, d time.Duration) {
 const (
 	apiFailures      = "otelcol_receiver_burrow_api_failures_total"
 	lastNotification = "otelcol_receiver_burrow_last_notification_timestamp_seconds"
+	lastMoved        = "otelcol_receiver_burrow_last_moved_timestamp_seconds"
 )
 
 // own is one of Karrot's own metrics.
@@ -177,15 +178,15 @@ func (c *chain) own(t testing.TB, name string) float64 {
 // tellsAsEver demands that Burrow is asked and notifies as if nothing had happened.
 func (c *chain) tellsAsEver(t testing.TB, failures float64) {
 	t.Helper()
-	if now, silent := c.own(t, apiFailures), c.silence(t); now != failures || silent > 2*notifyEvery*time.Second {
+	if now, silent := c.own(t, apiFailures), c.since(t, lastNotification); now != failures || silent > 2*notifyEvery*time.Second {
 		t.Errorf("%v requests to Burrow's API failed, and its last notification was %s ago", now-failures, silent)
 	}
 }
 
-// silence is how long ago the last notification came.
-func (c *chain) silence(t testing.TB) time.Duration {
+// since is how long ago the time was that one of Karrot's own metrics tells.
+func (c *chain) since(t testing.TB, name string) time.Duration {
 	t.Helper()
-	return time.Since(time.UnixMilli(int64(1000 * c.own(t, lastNotification))))
+	return time.Since(time.UnixMilli(int64(1000 * c.own(t, name))))
 }
 
 // zookeeperAway kills ZooKeeper. The Burrow that has the lock keeps it.
@@ -195,6 +196,9 @@ func zookeeperAway(t *testing.T, c *chain, between func()) {
 	between()
 	rests(t, 15*time.Second)
 	c.tellsAsEver(t, failures)
+	if age := c.since(t, lastMoved); age > staleness {
+		t.Errorf("nothing has moved for %s, without ZooKeeper", age)
+	}
 	c.startZooKeeper(c.t)
 	c.zookeeper.Listens(t, startTime, c.zookeeperAddress)
 }
@@ -282,6 +286,9 @@ func kafkaAway(t *testing.T, c *chain, between func()) {
 	between()
 	rests(t, 30*time.Second)
 	c.tellsAsEver(t, failures)
+	if age := c.since(t, lastMoved); age < 25*time.Second {
+		t.Errorf("without Kafka, something has moved %s ago", age)
+	}
 	c.startKafka(c.t)
 	c.waitForKafka(t)
 	pause(false)

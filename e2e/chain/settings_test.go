@@ -194,9 +194,11 @@ func TestSettings(t *testing.T) {
 	c.at(t, settledIn+breaksFor)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	report := settingsTables(t, w, settled, brokeAt)
-	t.Log("\n" + report)
-	writeBetween(t, filepath.Join(repository, "docs", "operating.md"), "make chain-settings", report)
+	trouble, healthy := settingsTables(t, w, settled, brokeAt)
+	t.Log("\n" + trouble + "\n" + healthy)
+	page := filepath.Join(repository, "docs", "operating.md")
+	writeBetween(t, page, "make chain-settings, trouble", trouble)
+	writeBetween(t, page, "make chain-settings, healthy", healthy)
 }
 
 // startKafkaAlone is a chain without Burrow, Karrot and Prometheus.
@@ -293,9 +295,6 @@ func TestRefreshCost(t *testing.T) {
 	rests(t, 30*time.Second) // until Kafka has done with it
 	rows := [][]string{{"offset-refresh", "Burrow", "broker"}}
 	percent := func(used time.Duration) string { return fmt.Sprintf("%.1f%%", 100*used.Seconds()/watched.Seconds()) }
-	before := c.kafka.CPU(t)
-	rests(t, watched)
-	rows = append(rows, []string{"no Burrow", "-", percent(c.kafka.CPU(t) - before)})
 	for _, refresh := range []int{30, 10, 5, 2} {
 		a := run.Addresses(t, 2)
 		burrow := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, 10, refresh, 1}, a[0], a[1])
@@ -341,7 +340,7 @@ func askAll(ctx context.Context, w *watch, i int, api string, groups []string) {
 }
 
 // settingsTables are how long trouble takes to be told, and what is told of healthy groups.
-func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[string]time.Time) string {
+func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[string]time.Time) (trouble, healthy string) {
 	t.Helper()
 	columns := []string{"intervals", "min-distance", "offset-refresh", "expire-cache"}
 	told, alarms := slices.Clone(columns), slices.Clone(columns)
@@ -387,7 +386,7 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 		}
 		alarmRows = append(alarmRows, row)
 	}
-	return markdown(toldRows) + "\n" + markdown(alarmRows)
+	return markdown(toldRows), markdown(alarmRows)
 }
 
 // falseAlarms counts how often a verdict was not OK when the one before was, and how many were not of how many.

@@ -12,11 +12,11 @@ import (
 
 var timeLagReport = flag.Bool("timelag-report", false, "measure time lags with real intervals, and write them into docs/time-lag.md")
 
-// The report's moments: nothing happens before Burrow's windows are full, and then everything that can.
+// The moments of the report.
 const (
-	lagsBegin = 120 * time.Second
-	lagsBack  = 360 * time.Second
-	lagsEnd   = 480 * time.Second
+	lagsBegin = 60 * time.Second
+	lagsBack  = 300 * time.Second
+	lagsEnd   = 380 * time.Second
 )
 
 // lagScenarios are loads and consumers, and what becomes of them.
@@ -142,7 +142,7 @@ func (c *chain) lagGroup(t *testing.T, name string, partitions int32, load func(
 // TestTimeLags measures time lags with everything as it is shipped, but for polling every 10 s.
 func TestTimeLags(t *testing.T) {
 	if !*timeLagReport {
-		t.Skip("run make chain-timelag: it takes nine minutes")
+		t.Skip("run make chain-timelag: it takes seven minutes")
 	}
 	c := startChain(t, 1, 5*time.Minute, pace{pollEvery: 10})
 	groups := make([]*group, len(lagScenarios))

@@ -136,7 +136,6 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "stopped", about: "the group stops committing for 30 minutes of each hour, then catches up",
-		polled: simReached{2, 15},
 		rate:   func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
 		consume: func(c *simConsumer, second int) bool {
 			return (second%3600 < 900 || second%3600 >= 2700) && c.atMost(400)
@@ -180,7 +179,7 @@ var simScenarios = []simScenario{
 	{
 		name: "uneven", about: "2000, 20 and a twentieth messages a second in the three partitions, read 5, 30 and 120 s late",
 		alone:  simReached{120, 120}, // the last one is not told of
-		polled: simReached{3, 10},
+		polled: simReached{2.5, 10},
 		rate: func(r *rand.Rand, partition, _ int) int {
 			switch partition {
 			case 0:
@@ -210,8 +209,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "sparse", about: "a message each minute; the group stops for 15 minutes of each 40",
-		alone:  simReached{30, 130},
-		polled: simReached{2, 30},
+		alone: simReached{30, 130},
 		rate: func(r *rand.Rand, _, _ int) int {
 			if r.IntN(60) == 0 {
 				return 1
@@ -228,7 +226,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "clocks-behind", about: "the same; they are 2 s behind",
-		polled:      simReached{4, 10},
+		polled:      simReached{2.5, 10},
 		rate:        func(r *rand.Rand, _, _ int) int { return 45 + r.IntN(11) },
 		consume:     func(c *simConsumer, second int) bool { return second%2400 < 1800 && c.behind(30) },
 		brokerClock: -2000, burrowClock: -2000,

@@ -71,8 +71,8 @@ func plot(s *simScenario, alone, polled *simRun) []byte {
 	}
 	fmt.Fprintf(&b, `<path d="M%d 36h24" %s/><text x="%d" y="40">truth</text>`+"\n", left, truthStyle, left+30)
 	fmt.Fprintf(&b, `<path d="M%d 36h24" %s/><text x="%d" y="40">polled every 10 s, as it stands</text>`+"\n", left+80, pageStyle, left+110)
-	fmt.Fprintf(&b, `<circle cx="%d" cy="36" r="3" %s/><text x="%d" y="40">notifications alone, as they come</text>`+"\n", left+305, known, left+315)
-	fmt.Fprintf(&b, `<circle cx="%d" cy="36" r="3" %s/><text x="%d" y="40">the same, a lower bound</text>`+"\n", left+520, bound, left+530)
+	fmt.Fprintf(&b, `<circle cx="%d" cy="36" r="3" %s/><text x="%d" y="40">notifications alone, as they come</text>`+"\n", left+300, known, left+310)
+	fmt.Fprintf(&b, `<circle cx="%d" cy="36" r="3" %s/><text x="%d" y="40">the same, a lower bound</text>`+"\n", left+530, bound, left+540)
 	b.WriteString("</svg>\n")
 	return b.Bytes()
 }

@@ -284,6 +284,9 @@ func shippedTable(t *testing.T) string {
 		jobs = append(jobs, simJob{&simScenarios[i], simShippedAlone}, simJob{&simScenarios[i], simShipped})
 	}
 	results, _ := simulateAll(t, jobs, simSeeds)
+	for i := range simScenarios {
+		hold(t, &simScenarios[i], simShipped, results[simJob{&simScenarios[i], simShipped}], simReached{2, 10})
+	}
 	return freshTable(results, simShippedAlone, simShipped)
 }
 
