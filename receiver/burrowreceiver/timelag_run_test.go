@@ -79,7 +79,7 @@ type simulation struct {
 
 	exporters [simPartitions]simExporter
 	quotient  simQuotient
-	other     [simPartitions + 1]simAnswer
+	exported  simAnswer // of the group, the last
 
 	run simRun
 }
@@ -235,11 +235,10 @@ func (s *simulation) askKafka() {
 		a.answer, a.absent = lag, !ok
 		worst.answer = max(worst.answer, lag)
 		worst.absent = worst.absent || !ok
-		s.other[p] = a
 		s.run.exporter = append(s.run.exporter, a)
 		total, committed = total+head-s.committed[p], committed+s.committed[p]
 	}
-	s.other[simPartitions] = worst
+	s.exported = worst
 	s.run.exporter = append(s.run.exporter, worst)
 	lag, ok := s.quotient.poll(s.now, total, committed)
 	quotient.answer, quotient.absent = lag, !ok
@@ -373,7 +372,7 @@ func (s *simulation) look() {
 	}
 	standing := s.onPage(simWhole)
 	s.run.standing = append(s.run.standing, standing)
-	other := s.other[simPartitions]
+	other := s.exported
 	other.at, other.truth = standing.at, standing.truth
 	s.run.exporterStanding = append(s.run.exporterStanding, other)
 }
