@@ -136,7 +136,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "stopped", about: "the group stops committing for 30 minutes of each hour, then catches up",
-		rate:   func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
+		rate: func(r *rand.Rand, _, second int) int { return int(60+40*math.Sin(float64(second)/300)) + r.IntN(10) },
 		consume: func(c *simConsumer, second int) bool {
 			return (second%3600 < 900 || second%3600 >= 2700) && c.atMost(400)
 		},
