@@ -69,7 +69,7 @@ func of(group bool, answers []simAnswer) []simAnswer {
 	return slices.DeleteFunc(slices.Clone(answers), func(a simAnswer) bool { return (a.partition == simWhole) != group })
 }
 
-// The settings of the report: Burrow's defaults and those of config/burrow/burrow.toml, without and with polling.
+// The settings of the report: Burrow's defaults with short windows, and those of config/burrow/burrow.toml, without and with polling.
 var (
 	simAlone        = simSettings{refresh: 10 * time.Second, cache: 10 * time.Second, distance: time.Second, others: 10 * time.Second}
 	simPoll         = polledEvery(simAlone, 10, 10)
