@@ -217,31 +217,48 @@ func TestCloudWatchOptionalMetrics(t *testing.T) {
 	k.stop(t)
 }
 
-// The example of docs/cloudwatch.md for those who do not want to pay for everything.
-func TestCloudWatchFewerMetrics(t *testing.T) {
-	docs, err := os.ReadFile(filepath.Join(root, "docs", "cloudwatch.md"))
-	require.NoError(t, err)
-	_, example, found := strings.Cut(string(docs), "```yaml\n# cheap.yaml\n")
-	require.True(t, found)
-	example, _, _ = strings.Cut(example, "```")
-	cheap := filepath.Join(t.TempDir(), "cheap.yaml")
-	require.NoError(t, os.WriteFile(cheap, []byte(example), 0o600))
-
+// config/cloudwatch-lean.yaml: two metrics for each group of the recorded notifications, and nothing of partitions,
+// while Prometheus still has everything. Names are rewritten as in cloudwatch.yaml.
+func TestCloudWatchLean(t *testing.T) {
 	cw := newCloudwatchLogs(t)
-	k := start(t, options{Configs: append(withCloudWatch, cheap), Env: cw.env(map[string]string{"KARROT_CLOUDWATCH_INTERVAL": "1"})})
-	body := testdata(t, "notifications", "warn.json")
-	k.accept(t, body)
-	e := evaluationOf(t, body)
-	e.Partitions = nil
-	want := e.documents()
-	for _, values := range want {
+	k := start(t, options{
+		Configs: []string{"config/karrot.yaml", "config/cloudwatch-lean.yaml"},
+		Env:     cw.env(map[string]string{"KARROT_CLOUDWATCH_INTERVAL": "2"}),
+	})
+	want := map[string]map[string]string{}
+	for _, name := range []string{"warn", "stall", "all-50-partitions-stop", "ok", "rewind", "same-group-other-cluster"} {
+		body := testdata(t, "notifications", name+".json")
+		k.accept(t, body)
+		e := evaluationOf(t, body)
+		maps.Copy(want, e.lean())
+	}
+	recorded := len(want)
+	logSizes(t, cw.expect(t, 0, want))
+
+	clear(want)
+	for i, name := range awkwardNames {
+		e := evaluation{Cluster: name, Group: name, Status: "WARN", PartitionCount: 1, TotalLag: uint64(i), Partitions: []partition{{Topic: name, Status: "WARN"}}}
+		k.accept(t, e.body(t))
+		maps.Copy(want, e.lean())
+	}
+	require.Len(t, want, len(awkwardNames), "two names have become one")
+	cw.expect(t, recorded, want)
+	assert.Contains(t, k.series(t), `burrow_partition_lag{cluster="east",group="fraud-check",partition="0",topic="orders"}`)
+	k.stop(t)
+	assert.NotContains(t, k.log(), "failed to", "a statement of the transformation")
+}
+
+// lean is what config/cloudwatch-lean.yaml leaves of an evaluation.
+func (e *evaluation) lean() map[string]map[string]string {
+	group := *e
+	group.Partitions = nil
+	documents := group.documents()
+	for _, values := range documents {
 		maps.DeleteFunc(values, func(name, _ string) bool {
 			return name != "dimensions" && name != "burrow.group.status" && name != "burrow.group.total_lag"
 		})
 	}
-	logSizes(t, cw.expect(t, 0, want))
-	assert.Contains(t, k.series(t), `burrow_group_complete_ratio{cluster="east",group="fraud-check"}`)
-	k.stop(t)
+	return documents
 }
 
 func TestCloudWatchSettings(t *testing.T) {
