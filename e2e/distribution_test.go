@@ -111,10 +111,10 @@ func TestEnvironment(t *testing.T) {
 
 // The documented variables are used by the configurations with the documented defaults, and no others are.
 func TestVariablesAndDefaults(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	page, err := os.ReadFile(filepath.Join(root, "docs", "configuration.md"))
 	require.NoError(t, err)
 	documented := map[string]string{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `(KARROT_[A-Z_]+)` \\| (?:`([^`]*)`)? *\\|").FindAllStringSubmatch(string(readme), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `(KARROT_[A-Z_]+)` \\| (?:`([^`]*)`)? *\\|").FindAllStringSubmatch(string(page), -1) {
 		documented[row[1]] = row[2]
 	}
 	used := map[string]string{}
@@ -132,6 +132,14 @@ func TestVariablesAndDefaults(t *testing.T) {
 		}
 	}
 	assert.Equal(t, documented, used)
+
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| \[(config/[\w-]+\.yaml)\]\(\.\./`).FindAllStringSubmatch(string(page), -1) {
+		listed[row[1]] = true
+	}
+	for _, name := range append(overlays(t), "config/karrot.yaml") {
+		assert.True(t, listed[name], "docs/configuration.md does not list %s", name)
+	}
 }
 
 type manifest struct {
