@@ -113,11 +113,17 @@ func newShell(t *testing.T) *shell {
 	return s
 }
 
-// run runs a block and returns what it prints.
-func (s *shell) run(t *testing.T, block snippet) string {
+// run runs a block until it succeeds, and returns what it prints. Who reads a page is slower than the hand-over and the poll
+// that lie between two of its blocks.
+func (s *shell) run(t *testing.T, block snippet) (output string) {
 	t.Helper()
-	output, err := s.try(t, block)
-	require.NoError(t, err, "%s:\n%s\n%s", block.where, block.text, output)
+	waitFor(t, settled, func() string {
+		var err error
+		if output, err = s.try(t, block); err != nil {
+			return fmt.Sprintf("%s: %v\n%s\n%s", block.where, err, block.text, output)
+		}
+		return ""
+	})
 	return output
 }
 
@@ -152,7 +158,7 @@ func TestPeerDocumentedCommands(t *testing.T) {
 			s := newShell(t)
 			s.run(t, snippet{text: "karrot --config config/karrot.yaml\ncurl --data-binary @testdata/notifications/warn.json localhost:5000/burrow", where: "the beginning"})
 			for _, block := range blocks {
-				t.Logf("%s:\n%s", block.where, s.run(t, block))
+				s.run(t, block)
 			}
 		})
 	}
@@ -189,15 +195,7 @@ func TestPeerQuickStarts(t *testing.T) {
 				continue
 			}
 			require.False(t, block.notRun(), block.where)
-			// Who reads is slower than the hand-over and the poll between two blocks.
-			waitFor(t, settled, func() string {
-				output, err := s.try(t, block)
-				if err != nil {
-					return fmt.Sprintf("%s: %v\n%s\n%s", block.where, err, block.text, output)
-				}
-				outputs += output
-				return ""
-			})
+			outputs = append(outputs, s.run(t, block))
 		}
 		require.NotEmpty(t, outputs, "README.md has no command in %q", title)
 		return strings.Join(outputs, "")

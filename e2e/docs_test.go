@@ -210,6 +210,52 @@ func TestDocumentsIndex(t *testing.T) {
 	assert.GreaterOrEqual(t, questions, 20)
 }
 
+// The figures of README.md are those of the pages that it links to.
+func TestDocumentsFigures(t *testing.T) {
+	page := readDocument(t, filepath.Join(root, "README.md"))
+	figures := 0
+	number := regexp.MustCompile(`\d[\d,.]*\d|\d+`)
+	for _, line := range page.prose {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 3 || !strings.HasPrefix(line, "| **") {
+			continue
+		}
+		link := linkTarget.FindStringSubmatch(cells[2])
+		require.NotNil(t, link, "%s: where is this measured?", line)
+		file, _, _ := strings.Cut(link[1], "#")
+		source, err := os.ReadFile(filepath.Join(root, file))
+		require.NoError(t, err)
+		known := map[string]bool{}
+		for _, figure := range number.FindAllString(string(source), -1) {
+			known[figure] = true
+		}
+		for _, figure := range number.FindAllString(strings.ReplaceAll(cells[1], "Karrot 1", ""), -1) {
+			figures++
+			assert.True(t, known[figure], "README.md says %s, and %s does not", figure, file)
+		}
+	}
+	assert.Greater(t, figures, 3)
+}
+
+// docs/troubleshooting.md has every outcome that the webhook counts.
+func TestDocumentsOutcomes(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))
+	require.NoError(t, err)
+	_, table, found := strings.Cut(string(text), "| Status | Outcome |")
+	require.True(t, found)
+	table, _, _ = strings.Cut(table, "\n\n")
+	k := start(t, options{Configs: []string{"config/karrot.yaml"}})
+	outcomes := 0
+	for series := range scrape(t, k.telemetry) {
+		if found := regexp.MustCompile(`^otelcol_receiver_burrow_notifications_total{outcome="(\w+)"`).FindStringSubmatch(series); found != nil {
+			outcomes++
+			assert.Contains(t, table, "`"+found[1]+"`", "docs/troubleshooting.md")
+		}
+	}
+	assert.Greater(t, outcomes, 10)
+	k.stop(t)
+}
+
 // Every block is of a kind that is tested, unless it says why it is not.
 func TestDocumentsSnippetsAreTested(t *testing.T) {
 	tested := map[string]int{}
@@ -319,6 +365,12 @@ func (s snippet) configuration(t testing.TB) (kind string, top map[string]any) {
 	switch {
 	case s.how == "annotations of an alert":
 		return "annotations", top
+	case top["readinessProbe"] != nil:
+		manifest, err := os.ReadFile(filepath.Join(root, "deploy", "kubernetes", "base", "karrot.yaml"))
+		require.NoError(t, err)
+		indented := strings.ReplaceAll(strings.TrimSpace(s.text), "\n", "\n          ")
+		require.Contains(t, string(manifest), indented, "%s: the manifest has other probes", s.where)
+		return "probes", top
 	case top["scrape_configs"] != nil:
 		return "prometheus", top
 	case top["groups"] != nil:
