@@ -51,7 +51,7 @@ sleep 0.1
 const makeShim = `#!/bin/bash
 for target; do
 	case $target in
-	run) karrot --config config/karrot.yaml ;;
+	run) karrot ;;
 	*=*) ;;
 	*) grep -q "^$target:" Makefile || { echo "make has no target $target" >&2; exit 1; } ;;
 	esac
@@ -156,7 +156,7 @@ func TestPeerDocumentedCommands(t *testing.T) {
 		ran += len(blocks)
 		t.Run(strings.ReplaceAll(page.path, "/", "_"), func(t *testing.T) {
 			s := newShell(t)
-			s.run(t, snippet{text: "karrot --config config/karrot.yaml\ncurl --data-binary @testdata/notifications/warn.json localhost:5000/burrow", where: "the beginning"})
+			s.run(t, snippet{text: "karrot\ncurl --data-binary @testdata/notifications/warn.json localhost:5000/burrow", where: "the beginning"})
 			for _, block := range blocks {
 				s.run(t, block)
 			}
@@ -202,7 +202,7 @@ func TestPeerQuickStarts(t *testing.T) {
 	}
 	shows := func(t *testing.T, s *shell, part string) {
 		t.Helper()
-		waitFor(t, settled, func() string {
+		waitFor(t, 5*settled, func() string {
 			_, page := get(t, "http://"+s.metrics+"/metrics")
 			if !strings.Contains(page, part) {
 				return part + " is not on /metrics:\n" + page
