@@ -191,7 +191,7 @@ func TestPeerQuickStarts(t *testing.T) {
 		section, _, _ := strings.Cut(behind, "\n#")
 		var outputs []string
 		for _, block := range readme.snippets {
-			if block.language != "sh" || !strings.Contains(section, block.text) {
+			if block.language != "sh" || !strings.Contains(section, "```sh\n"+block.text+"```") {
 				continue
 			}
 			require.False(t, block.notRun(), block.where)
@@ -215,7 +215,7 @@ func TestPeerQuickStarts(t *testing.T) {
 		s := newShell(t)
 		output := run(t, s, "### Polling")
 		assert.Contains(t, output, `burrow_group_status{cluster="east",group="fraud-check"}`)
-		shows(t, s, `burrow_topic_offset{cluster="east"`)
+		shows(t, s, `burrow_partition_committed_offset{cluster="east"`)
 	})
 	t.Run("webhook", func(t *testing.T) {
 		t.Parallel()
