@@ -58,7 +58,7 @@ func TestLimitsInMemory(t *testing.T) {
 				if partitions > 0 {
 					each, unit = each/int64(partitions), "partition"
 				}
-				t.Logf("figures | %s | %d | %d | %d MB | %.1f KB a %s |", way, groups, groups*partitions, peak>>20, float64(each)/1024, unit)
+				t.Logf("figures | %s | %d | %d | %d MB | %.1f KB a %s |", strings.Replace(way, "page", "`/metrics`", 1), groups, groups*partitions, peak>>20, float64(each)/1024, unit)
 				if partitions > 0 {
 					assert.Less(t, each, int64(24<<10), "the receiver's default limits count on less")
 				}
