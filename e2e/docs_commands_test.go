@@ -73,7 +73,7 @@ func newShell(t *testing.T) *shell {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700))
 	}
 	// The pages name ports, so what they mean is put in their place.
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	s := &shell{webhook: ports[0], metrics: ports[1], health: ports[2], telemetry: ports[3], pid: filepath.Join(dir, "pid"), cloudwatch: newCloudwatchLogs(t)}
 	api := strings.TrimPrefix(recordedAPI(t).URL, "http://")
 	s.replace = strings.NewReplacer(
@@ -85,8 +85,8 @@ func newShell(t *testing.T) *shell {
 		"PATH": dir + ":" + os.Getenv("PATH"), "HOME": dir, "CURL_HOME": dir,
 		"KARROT_SHELL_BIN": binary(t), "KARROT_SHELL_PID": s.pid, "KARROT_SHELL_LOG": filepath.Join(dir, "log"),
 		"KARROT_ENDPOINT": s.webhook, "KARROT_PROMETHEUS_ENDPOINT": s.metrics, "KARROT_HEALTH_ENDPOINT": s.health,
-		"KARROT_TELEMETRY_PORT":     s.telemetry[strings.LastIndex(s.telemetry, ":")+1:],
-		"AWS_EC2_METADATA_DISABLED": "true",
+		"KARROT_TELEMETRY_PORT":      s.telemetry[strings.LastIndex(s.telemetry, ":")+1:],
+		"KARROT_CLOUDWATCH_LOOPBACK": ports[4], "AWS_EC2_METADATA_DISABLED": "true",
 	}))
 	for name, value := range env {
 		s.env = append(s.env, name+"="+value)
