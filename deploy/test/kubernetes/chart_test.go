@@ -35,6 +35,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	admission "k8s.io/pod-security-admission/api"
 	podsecurity "k8s.io/pod-security-admission/policy"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -58,6 +59,7 @@ type objects struct {
 	budgets      []*policy.PodDisruptionBudget
 	monitors     []*monitoring.ServiceMonitor
 	rules        []*monitoring.PrometheusRule
+	routes       []*gateway.HTTPRoute
 }
 
 // render gives the manifests of the chart and what it says at the end.
@@ -124,6 +126,8 @@ func decode(t testing.TB, manifests string) *objects {
 			out.monitors = append(out.monitors, strict[monitoring.ServiceMonitor](t, document))
 		case "monitoring.coreos.com/v1 PrometheusRule":
 			out.rules = append(out.rules, strict[monitoring.PrometheusRule](t, document))
+		case "gateway.networking.k8s.io/v1 HTTPRoute":
+			out.routes = append(out.routes, strict[gateway.HTTPRoute](t, document))
 		default:
 			require.Fail(t, "a kind without a type", "%s %s", kind.APIVersion, kind.Kind)
 		}
@@ -234,6 +238,17 @@ func checkObjects(t *testing.T, o *objects) {
 			}
 		}
 	}
+	for _, route := range o.routes {
+		assert.NotEmpty(t, route.Spec.ParentRefs, "the route belongs to no Gateway")
+		for _, rule := range route.Spec.Rules {
+			require.Len(t, rule.BackendRefs, 1)
+			backend := rule.BackendRefs[0]
+			assert.Equal(t, o.services[0].Name, string(backend.Name))
+			require.NotNil(t, backend.Port)
+			assert.Equal(t, "webhook", portName(o.services[0], *backend.Port))
+			assert.NotEmpty(t, rule.Matches, "it would take every path")
+		}
+	}
 	for _, probe := range []*core.Probe{container.ReadinessProbe, container.LivenessProbe} {
 		assert.True(t, named(probe.HTTPGet.Port), probe.HTTPGet.Port.String())
 	}
@@ -270,6 +285,15 @@ func checkObjects(t *testing.T, o *objects) {
 			assert.FileExists(t, filepath.Join(root, "config", file))
 		}
 	}
+}
+
+func portName(service *core.Service, number int32) string {
+	for _, port := range service.Spec.Ports {
+		if port.Port == number {
+			return port.Name
+		}
+	}
+	return ""
 }
 
 func evaluator(t testing.TB) podsecurity.Evaluator {
@@ -357,6 +381,11 @@ func TestChartRefuses(t *testing.T) {
 		"wrong type":           {"{replicaCount: two}", "replicaCount"},
 		"unknown variable":     {"{env: {KAROT_LOG: DEBUG}}", "KAROT_LOG"},
 		"wrong digest":         {"{image: {digest: latest}}", "digest"},
+		"a route to nowhere":   {"{httpRoute: {enabled: true}}", "httpRoute.parentRefs is empty"},
+		"a path without slash": {"{httpRoute: {paths: [burrow]}}", "does not match pattern"},
+		"a label that is had":  {"{serviceMonitor: {clusterLabel: group}}", "clusterLabel"},
+		"cluster as cluster":   {"{serviceMonitor: {clusterLabel: cluster}}", "clusterLabel"},
+		"no name of a label":   {"{serviceMonitor: {clusterLabel: kafka-cluster}}", "clusterLabel"},
 		"half a limit":         {"{rules: {limits: [{groups: x}]}}", "timeLagWarning"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -114,6 +114,11 @@ func startRendered(t *testing.T, o *objects) {
 		client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // the certificate is of this test
 		status, _ := do(t, client, scheme+"://"+address["webhook"]+"/burrow", string(body), "")
 		assert.Equal(t, http.StatusUnauthorized, status, "without the password")
+		for _, wrong := range []string{"", "Bearer " + token + "0", credentials} {
+			status, page := do(t, client, scheme+"://"+address["metrics"]+"/metrics", "", wrong)
+			assert.Equal(t, http.StatusUnauthorized, status, "the page without the token")
+			assert.NotContains(t, page, "burrow_")
+		}
 	}
 	status, answer := do(t, client, scheme+"://"+address["webhook"]+"/burrow", string(body), credentials)
 	require.Equal(t, http.StatusOK, status, answer)

@@ -66,6 +66,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.podDisruptionBudget.enabled (eq (kindIs "invalid" .Values.podDisruptionBudget.minAvailable) (kindIs "invalid" .Values.podDisruptionBudget.maxUnavailable)) -}}
 {{- fail "podDisruptionBudget needs minAvailable or maxUnavailable, and not both" -}}
 {{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs is empty: name the Gateway that the route belongs to, [{name: ...}]" -}}
+{{- end -}}
 {{- range .Values.overlays -}}
 {{- if has . (list "karrot" "cloudwatch" "storage" "secure") -}}
 {{- fail (printf "overlays: %s has a value of its own: %s" . (ternary "it is always there" (printf "%s.enabled=true" .) (eq . "karrot"))) -}}

@@ -1,0 +1,185 @@
+package kubernetes
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+)
+
+const renamed = "kafka_cluster"
+
+// withLabel renders everything with another name for the label cluster.
+func withLabel(t *testing.T) *objects {
+	t.Helper()
+	values := map[string]any{}
+	require.NoError(t, yaml.Unmarshal([]byte("{serviceMonitor: {enabled: true, clusterLabel: "+renamed+"}, rules: {enabled: true}, dashboard: {enabled: true}}"), &values))
+	manifests, _, err := render(t, values)
+	require.NoError(t, err)
+	o := decode(t, manifests)
+	checkObjects(t, o)
+	checkRules(t, o)
+	return o
+}
+
+// What Prometheus makes of Karrot's labels by the rules of the ServiceMonitor.
+func TestClusterLabelIsRenamed(t *testing.T) {
+	for _, endpoint := range withLabel(t).monitors[0].Spec.Endpoints {
+		var configs []*relabel.Config
+		for _, c := range endpoint.MetricRelabelConfigs {
+			config := relabel.DefaultRelabelConfig
+			for _, name := range c.SourceLabels {
+				config.SourceLabels = append(config.SourceLabels, model.LabelName(name))
+			}
+			config.TargetLabel, config.Regex = c.TargetLabel, relabel.MustNewRegexp(c.Regex)
+			if c.Action != "" {
+				config.Action = relabel.Action(c.Action)
+			}
+			config.NameValidationScheme = model.UTF8Validation
+			configs = append(configs, &config)
+		}
+		if endpoint.Port != "metrics" {
+			assert.Empty(t, configs, "Karrot's own metrics have no cluster")
+			continue
+		}
+		for given, want := range map[string]string{
+			`{__name__="burrow_group_status", cluster="east", group="a"}`: `{__name__="burrow_group_status", group="a", kafka_cluster="east"}`,
+			`{__name__="target_info", job="karrot"}`:                      `{__name__="target_info", job="karrot"}`,
+		} {
+			in, err := parser.ParseMetric(strings.Replace(given, ", ", ",", -1))
+			require.NoError(t, err)
+			out, keep := relabel.Process(in, configs...)
+			assert.True(t, keep)
+			assert.Equal(t, want, labels.New(slices.Collect(seq(out))...).String())
+		}
+	}
+}
+
+func seq(l labels.Labels) func(func(labels.Label) bool) {
+	return func(yield func(labels.Label) bool) {
+		done := false
+		l.Range(func(x labels.Label) { done = done || !yield(x) })
+	}
+}
+
+// The rules with the other label pass the cases of deploy/prometheus, in which the label is renamed too, and fail those in which it is not.
+func TestClusterLabelInRules(t *testing.T) {
+	dir := t.TempDir()
+	text, err := yaml.Marshal(map[string]any{"groups": withLabel(t).rules[0].Spec.Groups})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "karrot.rules.yaml"), text, 0o600))
+	paths, err := filepath.Glob(root + "/deploy/prometheus/tests/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	label := regexp.MustCompile(`([{, ])cluster(="|: )`)
+	for _, path := range paths {
+		cases, err := os.ReadFile(path)
+		require.NoError(t, err)
+		cases = []byte(strings.ReplaceAll(string(cases), "../karrot.rules.yaml", "karrot.rules.yaml"))
+		for file, text := range map[string][]byte{"renamed.yaml": label.ReplaceAll(cases, []byte("${1}"+renamed+"${2}")), "as-ever.yaml": cases} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, file), text, 0o600))
+			cmd := exec.CommandContext(t.Context(), "promtool", "test", "rules", file)
+			cmd.Dir = dir
+			output, err := cmd.CombinedOutput()
+			if file == "renamed.yaml" {
+				require.NoError(t, err, "%s\n%s", path, output)
+			} else if strings.Contains(string(cases), `cluster="`) {
+				require.Error(t, err, path)
+			}
+		}
+	}
+}
+
+// The dashboard with the other label is the dashboard, but for the label in its queries and legends.
+func TestClusterLabelInDashboard(t *testing.T) {
+	original, err := os.ReadFile(root + "/deploy/grafana/karrot.json")
+	require.NoError(t, err)
+	var want, have any
+	require.NoError(t, json.Unmarshal(original, &want))
+	maps := withLabel(t).configMaps
+	require.Len(t, maps, 1)
+	require.NoError(t, json.Unmarshal([]byte(maps[0].Data["karrot.json"]), &have))
+	queries := 0
+	compareText(t, "", want, have, func(key, want, have string) {
+		switch key {
+		case "expr":
+			queries++
+			before := labelsOf(t, want)
+			for i := range before {
+				if before[i] == "cluster" {
+					before[i] = renamed
+				}
+			}
+			assert.Equal(t, before, labelsOf(t, have), have)
+			assert.Equal(t, strings.Count(want, "$cluster"), strings.Count(have, "$cluster"))
+		case "legendFormat":
+			assert.Equal(t, strings.ReplaceAll(want, "{{cluster}}", "{{"+renamed+"}}"), have)
+		case "query", "definition":
+			assert.Equal(t, strings.NewReplacer("{cluster=", "{"+renamed+"=", ", cluster)", ", "+renamed+")").Replace(want), have)
+		default:
+			assert.Equal(t, want, have, key)
+		}
+	})
+	assert.Greater(t, queries, 40)
+}
+
+// compareText calls compare for each pair of texts in two documents of the same form.
+func compareText(t *testing.T, key string, want, have any, compare func(key, want, have string)) {
+	t.Helper()
+	switch want := want.(type) {
+	case map[string]any:
+		have, ok := have.(map[string]any)
+		require.True(t, ok && len(have) == len(want), key)
+		for name := range want {
+			compareText(t, name, want[name], have[name], compare)
+		}
+	case []any:
+		have, ok := have.([]any)
+		require.True(t, ok && len(have) == len(want), key)
+		for i := range want {
+			compareText(t, key, want[i], have[i], compare)
+		}
+	case string:
+		have, ok := have.(string)
+		require.True(t, ok, key)
+		compare(key, want, have)
+	default:
+		assert.Equal(t, want, have, key)
+	}
+}
+
+// labelsOf are the labels that a query selects by, groups by and matches on, in its order.
+func labelsOf(t *testing.T, query string) []string {
+	t.Helper()
+	parsed, err := parser.ParseExpr(strings.ReplaceAll(query, "$__rate_interval", "5m"))
+	require.NoError(t, err, query)
+	var out []string
+	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
+		switch node := node.(type) {
+		case *parser.VectorSelector:
+			for _, m := range node.LabelMatchers {
+				out = append(out, m.Name)
+			}
+		case *parser.AggregateExpr:
+			out = append(out, node.Grouping...)
+		case *parser.BinaryExpr:
+			if node.VectorMatching != nil {
+				out = append(out, slices.Concat(node.VectorMatching.MatchingLabels, node.VectorMatching.Include)...)
+			}
+		}
+		return nil
+	})
+	return out
+}
