@@ -18,7 +18,8 @@ func kedaTrigger(t testing.TB) map[string]string {
 		Spec struct {
 			MinReplicaCount int `yaml:"minReplicaCount"`
 			Fallback        struct {
-				Replicas int `yaml:"replicas"`
+				Replicas int    `yaml:"replicas"`
+				Behavior string `yaml:"behavior"`
 			} `yaml:"fallback"`
 			Triggers []struct {
 				Type     string            `yaml:"type"`
@@ -30,6 +31,7 @@ func kedaTrigger(t testing.TB) map[string]string {
 	require.Len(t, object.Spec.Triggers, 1)
 	assert.Equal(t, "prometheus", object.Spec.Triggers[0].Type)
 	assert.Positive(t, object.Spec.Fallback.Replicas)
+	assert.Equal(t, "currentReplicasIfHigher", object.Spec.Fallback.Behavior, "anything else scales in while monitoring is away")
 	assert.Positive(t, object.Spec.MinReplicaCount)
 	return object.Spec.Triggers[0].Metadata
 }
