@@ -225,3 +225,21 @@ build/cfn-lint/installed:
 	touch $@
 
 check: test-deploy
+
+## Releasing
+
+MODULES += release
+
+.PHONY: release-snapshot
+release-snapshot: ## Make the files of a release in build/release and check them (needs buildah)
+	cd release && go run .
+
+.PHONY: release-test
+release-test: ## Test that two releases of one source are the same bytes, and that spoilt ones are noticed (needs buildah)
+	cd release && $(GOTEST) -timeout 20m ./...
+
+.PHONY: release-cold
+release-cold: ## The same, and compile everything again for the second one: minutes
+	cd release && go test -count=1 -timeout 60m -run '^TestTwice$$' ./... -args -cold
+
+check: release-test
