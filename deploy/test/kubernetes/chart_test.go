@@ -60,6 +60,8 @@ type objects struct {
 	monitors     []*monitoring.ServiceMonitor
 	rules        []*monitoring.PrometheusRule
 	routes       []*gateway.HTTPRoute
+	// tests are pods that `helm test` runs.
+	tests []*core.Pod
 }
 
 // render gives the manifests of the chart and what it says at the end.
@@ -126,6 +128,8 @@ func decode(t testing.TB, manifests string) *objects {
 			out.monitors = append(out.monitors, strict[monitoring.ServiceMonitor](t, document))
 		case "monitoring.coreos.com/v1 PrometheusRule":
 			out.rules = append(out.rules, strict[monitoring.PrometheusRule](t, document))
+		case "v1 Pod":
+			out.tests = append(out.tests, strict[core.Pod](t, document))
 		case "gateway.networking.k8s.io/v1 HTTPRoute":
 			out.routes = append(out.routes, strict[gateway.HTTPRoute](t, document))
 		default:
@@ -237,6 +241,16 @@ func checkObjects(t *testing.T, o *objects) {
 				assert.Equal(t, o.services[0].Name, path.Backend.Service.Name)
 			}
 		}
+	}
+	for _, pod := range o.tests {
+		assert.Equal(t, "test", pod.Annotations["helm.sh/hook"])
+		for _, service := range o.services {
+			assert.False(t, labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)), "Service %s would send notifications to the test", service.Name)
+		}
+		result := podsecurity.AggregateCheckResults(evaluator(t).EvaluatePod(
+			admission.LevelVersion{Level: admission.LevelRestricted, Version: admission.LatestVersion()}, &pod.ObjectMeta, &pod.Spec))
+		assert.True(t, result.Allowed, "%s %s", result.ForbiddenReason(), result.ForbiddenDetail())
+		assert.Equal(t, container.Image, pod.Spec.Containers[0].Image)
 	}
 	for _, route := range o.routes {
 		assert.NotEmpty(t, route.Spec.ParentRefs, "the route belongs to no Gateway")
@@ -350,6 +364,7 @@ func TestChart(t *testing.T) {
 			o := decode(t, manifests)
 			checkObjects(t, o)
 			checkRules(t, o)
+			assert.Len(t, o.tests, 1)
 			assert.Contains(t, notes, `url-open="http`)
 			assert.Equal(t, name == "karrot1", strings.Contains(notes, "WARNING"), notes)
 			if name == "karrot1" {

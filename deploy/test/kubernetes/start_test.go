@@ -132,9 +132,35 @@ func startRendered(t *testing.T, o *objects) {
 	status, own := run.Get(t, "http://"+address["telemetry"]+"/metrics")
 	assert.Equal(t, http.StatusOK, status)
 	assert.Contains(t, own, "otelcol_receiver_burrow_groups")
+	tests := func() (codes []int) {
+		for _, pod := range o.tests {
+			// The address is that of the Service, and of its port for the telemetry of the container.
+			args := slices.Clone(pod.Spec.Containers[0].Args)
+			last := &args[len(args)-1]
+			host := fmt.Sprintf("http://%s.kafka.svc:%d/", o.services[0].Name, servicePort(t, o.services[0], "telemetry"))
+			require.Contains(t, *last, host)
+			*last = strings.Replace(*last, host, "http://"+address["telemetry"]+"/", 1)
+			codes = append(codes, run.Start(t, "", nil, binary, args...).Wait())
+		}
+		return codes
+	}
+	assert.NotContains(t, tests(), 1, "helm test fails")
 	if !slices.ContainsFunc(container.Args, func(arg string) bool { return strings.Contains(arg, "cloudwatch") }) {
 		assert.Zero(t, p.Stop(t), "it stops cleanly")
+		assert.NotContains(t, tests(), 0, "helm test passes without a Karrot")
 	}
+}
+
+// servicePort is the number of a port of a Service that goes to the port of the container of that name.
+func servicePort(t *testing.T, service *core.Service, target string) int32 {
+	t.Helper()
+	for _, port := range service.Spec.Ports {
+		if port.TargetPort.StrVal == target {
+			return port.Port
+		}
+	}
+	require.Fail(t, "no port goes to "+target)
+	return 0
 }
 
 // mountedFolders makes the folders that the pod mounts, and returns them by mount path.
