@@ -53,6 +53,8 @@ type attack struct {
 	descriptors uint64
 	// prints means that what is received is printed, as the configuration says.
 	prints bool
+	// burrow answers in the place of Burrow's API, from the beginning of the attack on, and is polled as often as can be.
+	burrow http.HandlerFunc
 }
 
 // What a stranger sends costs a bounded amount of memory, log and time, and no honest notification.
@@ -114,6 +116,9 @@ func TestAttack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { a.test(t) })
 	}
+	for name, a := range attacksByTheAPI() {
+		t.Run("API: "+name, func(t *testing.T) { a.test(t) })
+	}
 }
 
 func (a attack) test(t *testing.T) {
@@ -128,7 +133,14 @@ func (a attack) test(t *testing.T) {
 	if a.full {
 		limit, env["GOMEMLIMIT"] = container, strconv.Itoa(container)
 	}
-	k := start(t, options{Configs: append([]string{"config/karrot.yaml"}, a.configs...), Env: env})
+	configs := append([]string{"config/karrot.yaml"}, a.configs...)
+	var api brokenBurrow
+	if a.burrow != nil {
+		configs = append(configs, "config/api.yaml")
+		env["KARROT_BURROW_API"], env["KARROT_BURROW_API_INTERVAL"] = api.serve(t, a.burrow), "1s"
+		a.run = func(ctx context.Context, _ *karrot) error { return api.attack(ctx) }
+	}
+	k := start(t, options{Configs: configs, Env: env})
 	if transport.TLSClientConfig != nil {
 		k.webhook = strings.Replace(k.webhook, "http:", "https:", 1)
 		k.metrics = strings.Replace(k.metrics, "http:", "https:", 1)
