@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,4 +110,57 @@ func allTopics(t *testing.T) string {
 	path := filepath.Join(t.TempDir(), "topics.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("receivers: {burrow: {api: {topics: {exclude: []}}}}\n"), 0o600))
 	return path
+}
+
+// A password for Burrow's API is sent, and shown nowhere: not by print-config, and not in an endpoint, which is refused.
+func TestPasswordForTheAPI(t *testing.T) {
+	asked := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, password, _ := r.BasicAuth()
+		select {
+		case asked <- name + " " + password:
+		default:
+		}
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	t.Cleanup(server.Close)
+	overlay := filepath.Join(t.TempDir(), "password.yaml")
+	require.NoError(t, os.WriteFile(overlay, []byte(`extensions:
+  basicauth/burrow:
+    client_auth: {username: karrot, password: "${env:KARROT_TEST_PASSWORD}"}
+receivers:
+  burrow:
+    api: {auth: {authenticator: basicauth/burrow}, headers: {X-Token: "${env:KARROT_TEST_PASSWORD}"}}
+`), 0o600))
+	o := options{
+		Configs: []string{"config/karrot.yaml", "config/api.yaml", overlay},
+		Env:     map[string]string{"KARROT_BURROW_API": server.URL, "KARROT_TEST_PASSWORD": "right-horse"},
+	}
+	k := start(t, o)
+	select {
+	case got := <-asked:
+		assert.Equal(t, "karrot right-horse", got)
+	case <-time.After(settled):
+		t.Fatal("Burrow's API was not asked")
+	}
+	waitFor(t, settled, func() string {
+		if !strings.Contains(k.log(), "Burrow's API can't be asked") {
+			return "the failure is not logged"
+		}
+		return ""
+	})
+	k.stop(t)
+	assert.NotContains(t, k.log(), "right-horse")
+
+	shown := command(t, o)
+	shown.cmd.Args = append(slices.Insert(shown.cmd.Args, 1, "print-config"), "--feature-gates=otelcol.printInitialConfig")
+	require.NoError(t, shown.cmd.Run(), shown.log())
+	assert.Contains(t, shown.log(), server.URL)
+	assert.NotContains(t, shown.log(), "right-horse")
+
+	o.Env["KARROT_BURROW_API"] = "http://karrot:right-horse@localhost:8000"
+	refused := command(t, o)
+	require.Error(t, refused.cmd.Run())
+	assert.Contains(t, refused.log(), "api.endpoint must be a URL as in http://localhost:8000, without user and password, for which there are auth and headers")
+	assert.NotContains(t, refused.log(), "right-horse")
 }

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +24,7 @@ func attacksByTheAPI() map[string]attack {
 	manyGroups := list("consumers", 240_000, func(i int) string { return "g" + strconv.Itoa(i) })
 	manyTopics := list("topics", 240_000, func(i int) string { return "t" + strconv.Itoa(i) })
 	longNames := list("consumers", 30_000, func(i int) string { return strings.Repeat("g", 1000) + strconv.Itoa(i) })
+	longTopics := bytes.Replace(longNames, []byte("consumers"), []byte("topics"), 1)
 	odd := list("consumers", 4000, func(i int) string {
 		return []string{"..", ".", `a/b`, `\u001b[2J\n2026-01-01 OK forged`, `%2e%2e`, `\u202e?#`, "", "x\\u0000"}[i%8] + strings.Repeat(".", i/8)
 	})
@@ -56,12 +58,14 @@ func attacksByTheAPI() map[string]attack {
 				_, _ = w.Write(eightMillion)
 			}
 		}},
-		"30,000 groups with names of 1,000 bytes": {burrow: func(w http.ResponseWriter, r *http.Request) {
-			switch r.URL.Path {
-			case clusters:
-				_, _ = w.Write([]byte(`{"clusters":["c","d","e","f","g","h","i","j"]}`))
-			default:
+		"30,000 groups and topics with names of 1,000 bytes in each cluster": {burrow: func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == clusters:
+				_, _ = w.Write(list("clusters", 1000, strconv.Itoa))
+			case strings.HasSuffix(r.URL.Path, "/consumer"):
 				_, _ = w.Write(longNames)
+			default:
+				_, _ = w.Write(longTopics)
 			}
 		}},
 		"answers that never end": {burrow: func(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +194,7 @@ func (b *brokenBurrow) attack(ctx context.Context) error {
 	<-ctx.Done()
 	b.attacking.Store(false)
 	if b.asked.Load() == 0 {
-		return fmt.Errorf("nothing was asked")
+		return errors.New("nothing was asked")
 	}
 	return nil
 }

@@ -37,7 +37,8 @@ const (
 
 	honestGroups = 1000
 	maxPeak      = 256 << 20
-	container    = 512 << 20
+	maxAnswers   = 64 << 20  // more where Burrow's API is polled, whose answers have a budget of their own
+	container    = 512 << 20 // of which the default limits count on the half
 	maxHonest    = 100 * time.Millisecond
 	maxLogGrowth = 1 << 20 // a minute
 )
@@ -47,7 +48,7 @@ type attack struct {
 	configs []string
 	run     func(ctx context.Context, k *karrot) error
 	// full means that it fills the table: it gets a container's worth of memory, from which the receiver derives its
-	// limits, and must stay within.
+	// limits, and must stay within the half on which they count.
 	full bool
 	// descriptors is a limit of the process, as a shell gives it; 0 is that of the test.
 	descriptors uint64
@@ -105,6 +106,12 @@ func TestAttack(t *testing.T) {
 		"the table full of partitions": {full: true, run: func(ctx context.Context, k *karrot) error {
 			return k.fill(ctx, 8, func(i int) []byte { return wide("stranger-"+strconv.Itoa(i), 10_000) })
 		}},
+		"the table full of long names": {full: true, run: func(ctx context.Context, k *karrot) error {
+			return k.fill(ctx, 8, func(i int) []byte { return longNames(i, 100) })
+		}},
+		"the table full of groups with long names": {full: true, run: func(ctx context.Context, k *karrot) error {
+			return k.fill(ctx, 8, func(i int) []byte { return longNames(i, 0) })
+		}},
 		"names that print, by stdout.yaml and incidents.yaml": {
 			configs: []string{"config/stdout.yaml", "config/incidents.yaml"}, prints: true,
 			run: func(ctx context.Context, k *karrot) error {
@@ -131,13 +138,14 @@ func (a attack) test(t *testing.T) {
 	}
 	limit := int64(maxPeak)
 	if a.full {
-		limit, env["GOMEMLIMIT"] = container, strconv.Itoa(container)
+		limit, env["GOMEMLIMIT"] = container/2, strconv.Itoa(container)
 	}
 	configs := append([]string{"config/karrot.yaml"}, a.configs...)
 	var api brokenBurrow
 	if a.burrow != nil {
 		configs = append(configs, "config/api.yaml")
 		env["KARROT_BURROW_API"], env["KARROT_BURROW_API_INTERVAL"] = api.serve(t, a.burrow), "1s"
+		limit += maxAnswers
 		a.run = func(ctx context.Context, _ *karrot) error { return api.attack(ctx) }
 	}
 	k := start(t, options{Configs: configs, Env: env})
@@ -256,6 +264,20 @@ func wide(group string, partitions int) []byte {
 		body = append(body, `{"topic":"t","partition":`...)
 		body = strconv.AppendInt(body, int64(i), 10)
 		body = append(body, `,"current_lag":1,"status":"WARN","end":{"offset":1,"timestamp":1}}`...)
+	}
+	return append(body, `]}`...)
+}
+
+// longNames is a notification of a group whose names are as long as can be.
+func longNames(group, partitions int) []byte {
+	name := func(i, length int) string { return strings.Repeat("x", length-8) + fmt.Sprintf("%08d", i) }
+	body := []byte(`{"cluster":"` + name(0, 1024) + `","group":"` + name(group, 1024) + `","status":"WARN","totallag":1,"partitions":[`)
+	for i := range partitions {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = fmt.Appendf(body, `{"topic":%q,"partition":1,"current_lag":1,"status":"WARN","owner":%q,"client_id":%q,"end":{"offset":1,"timestamp":1}}`,
+			name(group*partitions+i, 1024), name(i, 255), name(i, 255))
 	}
 	return append(body, `]}`...)
 }

@@ -37,10 +37,13 @@ type poller struct {
 	failing, late bool
 	slashes       sync.Once
 	full          logLimiter
-	clusters      map[string]*clusterListing // that were listed
+	clusters      map[string]*clusterListing // that were listed, at most as many as groups can be held
+	maxClusters   int
 
 	mu      sync.Mutex
 	rhythms map[string]*rhythm // by cluster
+	// following is the number of topics that they ask for, at most maxTopics.
+	following, maxTopics int
 }
 
 // clusterListing is when a cluster was listed last, and when a list lacked it first; zero if the last one had it.
@@ -69,7 +72,7 @@ func newPollerOf(r *burrowReceiver, api *burrow.API) *poller {
 	cfg := r.cfg.API.Get()
 	return &poller{
 		cfg: cfg, expireAfter: r.cfg.ExpireAfter, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
-		requests: make(chan struct{}, cfg.MaxConcurrentRequests), clusters: map[string]*clusterListing{}, rhythms: map[string]*rhythm{},
+		requests: make(chan struct{}, cfg.MaxConcurrentRequests), clusters: map[string]*clusterListing{}, maxClusters: r.cfg.MaxGroups, maxTopics: r.cfg.MaxPartitions, rhythms: map[string]*rhythm{},
 	}
 }
 
@@ -136,23 +139,25 @@ func (p *poller) poll(ctx context.Context, begin time.Time) {
 
 // notListed notes that the list of clusters, and so all others, could not be had.
 func (p *poller) notListed() {
-	for cluster, listing := range p.clusters {
+	for _, listing := range p.clusters {
 		listing.absent = time.Time{}
-		p.table.GroupsNotListed(cluster)
-		p.table.TopicsNotListed(cluster)
 	}
+	p.table.NothingListed()
 }
 
-// endAbsentClusters ends what the API told of clusters that it does not list any more, by the rules of groups.List.
+// endAbsentClusters ends what the API told of clusters that it does not list any more, by the rules of groups.List. A broken Burrow
+// can list others each time: what is told of one that is not remembered ends by expire_after.
 func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 	now := map[string]bool{}
-	for _, cluster := range listed {
-		now[cluster] = true
-		p.clusters[cluster] = &clusterListing{listed: asked}
-	}
 	// What was there has expired.
 	maps.DeleteFunc(p.clusters, func(_ string, listing *clusterListing) bool { return asked.Sub(listing.listed) >= p.expireAfter })
 	defer p.keepRhythms()
+	for _, cluster := range listed {
+		now[cluster] = true
+		if p.clusters[cluster] != nil || len(p.clusters) < p.maxClusters {
+			p.clusters[cluster] = &clusterListing{listed: asked}
+		}
+	}
 	var lacking []string
 	var absent []*time.Time
 	for cluster, listing := range p.clusters {
@@ -296,7 +301,7 @@ func (r *round) topic(ctx context.Context, cluster, name string) {
 	}
 	err := r.table.UpdateTopic(&groups.Topic{Cluster: cluster, Name: name, Offsets: offsets, Received: asked})
 	if errors.Is(err, groups.ErrUnmatched) {
-		r.logger.Debug("Head offsets are left out", zap.String("cluster", cluster), zap.String("topic", name), zap.Error(err))
+		r.logger.Debug("Head offsets are left out", zap.String("cluster", burrow.Printable(cluster)), zap.String("topic", burrow.Printable(name)), zap.Error(err))
 		return
 	}
 	r.refused(ctx, err)

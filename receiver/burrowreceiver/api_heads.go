@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 )
 
@@ -42,24 +43,36 @@ type toldHeads struct {
 	asked time.Time
 }
 
-// follow notes the topics of a cluster whose heads are to be asked for.
+// follow notes the topics of a cluster whose heads are to be asked for. What a broken Burrow lists beyond the heads that can be held is
+// left out, and so are clusters that are not remembered.
 func (p *poller) follow(cluster string, listed []string) {
 	topics := slices.DeleteFunc(slices.Clone(listed), func(name string) bool { return !p.filters.topics.takes(name) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.rhythms[cluster]
 	if c == nil {
+		if len(p.rhythms) >= p.maxClusters {
+			return
+		}
 		c = &rhythm{}
 		p.rhythms[cluster] = c
 	}
-	c.topics = topics
+	p.following -= len(c.topics)
+	c.topics = slices.Clip(topics[:min(len(topics), p.maxTopics-p.following)])
+	p.following += len(c.topics)
 }
 
 // keepRhythms drops those of clusters that are gone.
 func (p *poller) keepRhythms() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.rhythms, func(cluster string, _ *rhythm) bool { return p.clusters[cluster] == nil })
+	maps.DeleteFunc(p.rhythms, func(cluster string, c *rhythm) bool {
+		gone := p.clusters[cluster] == nil
+		if gone {
+			p.following -= len(c.topics)
+		}
+		return gone
+	})
 }
 
 // runHeads asks for heads, on their own rhythm, until ctx ends.
@@ -173,7 +186,7 @@ func (r *round) allHeads(ctx context.Context, cluster string, c *rhythm, topics 
 
 func (r *round) see(topic *groups.Topic, read groups.Read) {
 	if err := r.table.SeeHeads(topic, read); errors.Is(err, groups.ErrUnmatched) {
-		r.logger.Debug("Head offsets are left out", zap.String("cluster", topic.Cluster), zap.String("topic", topic.Name), zap.Error(err))
+		r.logger.Debug("Head offsets are left out", zap.String("cluster", burrow.Printable(topic.Cluster)), zap.String("topic", burrow.Printable(topic.Name)), zap.Error(err))
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrowtest"
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
@@ -190,6 +191,23 @@ func TestDeletedGroupAndTopicEnd(t *testing.T) {
 	assert.Len(t, p.held, p.table.Stats().Series)
 }
 
+// The lists before and after a poll that failed are not two in a row.
+func TestFailedPollIsNoEvidence(t *testing.T) {
+	server := &swap{}
+	server.use(burrowtest.RecordedAPI(t, recordedAPI))
+	p := newPolling(t, server, nil)
+	p.poll(t)
+	before := p.table.Stats()
+	for range 3 {
+		server.use(burrowtest.RecordedAPI(t, recordedAPI, filepath.Join(recordedAPI, "after-deletes")))
+		p.poll(t)
+		server.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
+		p.poll(t)
+	}
+	after := p.table.Stats()
+	assert.Equal(t, [2]int{before.Groups, before.Topics}, [2]int{after.Groups, after.Topics})
+}
+
 // Notifications and polls feed one table: the newest counts.
 func TestBothSources(t *testing.T) {
 	p := newPolling(t, burrowtest.RecordedAPI(t, recordedAPI), nil)
@@ -262,6 +280,34 @@ func TestManyClusters(t *testing.T) {
 	p.poll(t)
 	assert.EqualValues(t, 2*clusters, asked.Load(), "groups and topics of each, once")
 	assert.Less(t, most.Load(), int64(500))
+}
+
+// One that lists other clusters each time does not make what is remembered of them grow.
+func TestClustersAreBounded(t *testing.T) {
+	p := &poller{
+		cfg: &APIConfig{CollectionInterval: time.Second}, expireAfter: time.Hour, table: groups.New(groups.Limits{}),
+		clusters: map[string]*clusterListing{}, maxClusters: 3, rhythms: map[string]*rhythm{}, maxTopics: 5,
+	}
+	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
+	for second := range 10 {
+		listed := []string{"known", fmt.Sprint("a", second), fmt.Sprint("b", second)}
+		p.endAbsentClusters(listed, at(second))
+		for _, cluster := range listed {
+			p.follow(cluster, []string{"x", "y"})
+		}
+		assert.LessOrEqual(t, len(p.rhythms), 3)
+		followed := 0
+		for _, c := range p.rhythms {
+			followed += len(c.topics)
+		}
+		assert.Equal(t, followed, p.following)
+		assert.Equal(t, 5, followed, "there is no place for the heads of more")
+		assert.LessOrEqual(t, len(p.clusters), 3)
+		assert.Contains(t, p.clusters, "known")
+	}
+	p.endAbsentClusters([]string{"other", "next"}, at(4000))
+	assert.Len(t, p.clusters, 2, "what was known has expired")
+	assert.Zero(t, p.following)
 }
 
 func TestFilteredIsCounted(t *testing.T) {

@@ -99,6 +99,7 @@ func TestConfigErrors(t *testing.T) {
 		"api_no_endpoint_alone": `webhook or api (with an endpoint) must be enabled: nothing else tells the receiver of groups`,
 		"nothing":               `webhook or api (with an endpoint) must be enabled: nothing else tells the receiver of groups`,
 		"api_endpoint":          `api.endpoint must be a URL as in http://localhost:8000, got "burrow:8000"`,
+		"api_password":          `api.endpoint must be a URL as in http://localhost:8000, without user and password, for which there are auth and headers`,
 		"api_interval":          `api.collection_interval must be at least 1s, written with its unit, got "30ns"`,
 		"api_offsets":           `api.offsets_interval must be at least 1s, written with its unit, got "10ns"`,
 		"api_delay":             `api.initial_delay must not be negative, got "-1s"`,

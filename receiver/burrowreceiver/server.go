@@ -81,6 +81,20 @@ func (r *burrowReceiver) observeLimits() error {
 			}
 			return nil
 		}),
+		r.telemetry.RegisterReceiverBurrowLimitUsedCallback(func(_ context.Context, o metric.Int64Observer) error {
+			used := r.table.Places()
+			o.Observe(int64(used.Groups), limit(metadata.AttributeLimitMaxGroups))
+			o.Observe(int64(used.Partitions), limit(metadata.AttributeLimitMaxPartitions))
+			if r.connections != nil {
+				open, _ := r.connections.stats()
+				o.Observe(open, limit(metadata.AttributeLimitMaxConnections))
+			}
+			return nil
+		}),
+		r.telemetry.RegisterReceiverBurrowPartitionsLeftOutCallback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(r.table.Places().LeftOut, r.own)
+			return nil
+		}),
 	}
 	if r.connections != nil {
 		errs = append(errs,

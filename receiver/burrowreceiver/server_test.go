@@ -327,16 +327,25 @@ func TestTelemetryFromTheStart(t *testing.T) {
 	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_groups_refused")
 	require.NoError(t, err)
 	assert.Len(t, m.Data.(metricdata.Sum[int64]).DataPoints, 2)
-	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_limit")
-	require.NoError(t, err)
-	limits := map[string]int64{}
-	for _, point := range m.Data.(metricdata.Gauge[int64]).DataPoints {
-		name, _ := point.Attributes.Value("limit")
-		limits[name.AsString()] = point.Value
+	byLimit := func(metric string) map[string]int64 {
+		m, err := r.telemetry.GetMetric(metric)
+		require.NoError(t, err)
+		values := map[string]int64{}
+		for _, point := range m.Data.(metricdata.Gauge[int64]).DataPoints {
+			name, _ := point.Attributes.Value("limit")
+			values[name.AsString()] = point.Value
+		}
+		return values
 	}
-	assert.Equal(t, map[string]int64{"max_groups": 7, "max_partitions": 8, "max_connections": 9}, limits)
+	assert.Equal(t, map[string]int64{"max_groups": 7, "max_partitions": 8, "max_connections": 9}, byLimit("otelcol_receiver_burrow_limit"))
+	assert.Equal(t, map[string]int64{"max_groups": 0, "max_partitions": 0, "max_connections": 0}, byLimit("otelcol_receiver_burrow_limit_used"))
 	status, text := r.post(t, recordedBody(t, "warn.json"))
 	require.Equal(t, http.StatusOK, status, text)
+	used := byLimit("otelcol_receiver_burrow_limit_used")
+	assert.Equal(t, [2]int64{1, 2}, [2]int64{used["max_groups"], used["max_partitions"]}, "it lists two partitions")
+	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_partitions_left_out")
+	require.NoError(t, err)
+	assert.Zero(t, m.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
 	m, err = r.telemetry.GetMetric("otelcol_receiver_burrow_head_histories")
 	require.NoError(t, err)
 	assert.EqualValues(t, 2, m.Data.(metricdata.Gauge[int64]).DataPoints[0].Value, "of the two listed partitions")

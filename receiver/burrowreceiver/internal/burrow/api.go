@@ -88,7 +88,7 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILim
 	}
 	own := *client
 	own.CheckRedirect = stayOnHost
-	origin := url.URL{Scheme: base.Scheme, User: base.User, Host: base.Host}
+	origin := url.URL{Scheme: base.Scheme, Host: base.Host}
 	return &API{
 		client:    &own,
 		origin:    origin.String(),
@@ -99,8 +99,8 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILim
 	}, nil
 }
 
-// ParseEndpoint checks the URL at which Burrow serves its API; a path is that of a proxy in front of it. The
-// error says what would be right and does not show a password.
+// ParseEndpoint checks the URL at which Burrow serves its API; a path is that of a proxy in front of it. It must have no
+// password, because it is shown wherever the configuration is. The error says what would be right and does not show one.
 func ParseEndpoint(endpoint string) (*url.URL, error) {
 	const want = "endpoint must be a URL as in http://localhost:8000"
 	u, err := url.Parse(endpoint)
@@ -115,6 +115,8 @@ func ParseEndpoint(endpoint string) (*url.URL, error) {
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
 		return nil, fmt.Errorf("%s, got %q", want, u.Redacted())
+	case u.User != nil:
+		return nil, fmt.Errorf("%s, without user and password, for which there are auth and headers", want)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf("%s, without query and fragment, got %q", want, u.Redacted())
 	}
@@ -281,7 +283,7 @@ func (a *API) read(ctx context.Context, path string, into *answer) error {
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		// Method and URL stand in the error of get, and the URL may have a password.
+		// Method and path stand in the error of get.
 		var asked *url.Error
 		if errors.As(err, &asked) {
 			err = asked.Err

@@ -241,7 +241,7 @@ func TestAPIRecordedGone(t *testing.T) {
 	}
 }
 
-// What may stand before and after Burrow's paths: a proxy's path, a user, and a slash, which Burrow redirects.
+// What may stand before and after Burrow's paths: a proxy's path, and a slash, which Burrow redirects.
 func TestAPIEndpoint(t *testing.T) {
 	recorded := burrowtest.RecordedAPI(t, recordedAPI)
 	server := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -259,21 +259,11 @@ func TestAPIEndpoint(t *testing.T) {
 	var body answer
 	require.NoError(t, api.read(t.Context(), "/v3/kafka/", &body))
 	assert.Contains(t, string(body.bytes), "cluster list returned")
-
-	server = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name, password, _ := r.BasicAuth()
-		fmt.Fprint(w, `{"clusters":["`+name+`","`+password+`"]}`)
-	}))
-	api, err := NewAPI(server.Client(), strings.Replace(server.URL, "http://", "http://karrot:s3cret@", 1), noLimit, APILimits{})
-	require.NoError(t, err)
-	got, err := api.Clusters(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, []string{"karrot", "s3cret"}, got)
 }
 
 func TestParseEndpoint(t *testing.T) {
 	for _, good := range []string{
-		"http://localhost:8000", "https://burrow.example.net", "http://[::1]:8000/", "http://u:p@burrow.example.net:1/a%2Fb",
+		"http://localhost:8000", "https://burrow.example.net", "http://[::1]:8000/", "http://burrow.example.net:1/a%2Fb",
 	} {
 		_, err := ParseEndpoint(good)
 		require.NoError(t, err, good)
@@ -286,6 +276,8 @@ func TestParseEndpoint(t *testing.T) {
 		"http://":                      want + `, got "http:"`,
 		"http://:8000":                 want + `, got "http://:8000"`,
 		"http://u:s3cret@":             want + `, got "http://u:xxxxx@"`,
+		"http://u:s3cret@localhost":    want + `, without user and password, for which there are auth and headers`,
+		"http://token@localhost":       want + `, without user and password, for which there are auth and headers`,
 		"http://localhost:8000?x=1":    want + `, without query and fragment, got "http://localhost:8000?x=1"`,
 		"http://localhost:8000?":       want + `, without query and fragment, got "http://localhost:8000?"`,
 		"http://localhost:8000#x":      want + `, without query and fragment, got "http://localhost:8000#x"`,
@@ -577,13 +569,12 @@ func TestAPIFailures(t *testing.T) {
 
 	client := server.Client()
 	client.Timeout = 50 * time.Millisecond
-	api, err := NewAPI(client, strings.Replace(server.URL, "http://", "http://u:s3cret@", 1), noLimit, APILimits{})
+	api, err := NewAPI(client, server.URL, noLimit, APILimits{})
 	require.NoError(t, err)
 	for _, cluster := range []string{"silent", "half"} {
 		_, err = api.Groups(t.Context(), cluster)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "GET /v3/kafka/"+cluster+"/consumer: ")
-		assert.NotContains(t, err.Error(), "s3cret")
 	}
 
 	client.Timeout = 0
@@ -601,11 +592,10 @@ func TestAPIFailures(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())
-	api, err = NewAPI(client, "http://u:s3cret@"+listener.Addr().String(), noLimit, APILimits{})
+	api, err = NewAPI(client, "http://"+listener.Addr().String(), noLimit, APILimits{})
 	require.NoError(t, err)
 	_, err = api.Clusters(t.Context())
 	require.ErrorContains(t, err, "GET /v3/kafka: dial tcp ")
-	assert.NotContains(t, err.Error(), "s3cret")
 }
 
 // One connection serves all answers, also those that are errors.

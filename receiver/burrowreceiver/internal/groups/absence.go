@@ -67,6 +67,18 @@ func (t *Table) TopicsNotListed(cluster string) {
 	}
 }
 
+// NothingListed says both of all clusters.
+func (t *Table) NothingListed() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.groups {
+		e.absent = time.Time{}
+	}
+	for _, e := range t.topics {
+		e.absent = time.Time{}
+	}
+}
+
 // known is a group or topic of which the API has told.
 type known struct {
 	key

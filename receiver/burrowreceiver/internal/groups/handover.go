@@ -35,6 +35,8 @@ type entry[S any] struct {
 // outgoing is what is known of an entry's hand-overs.
 type outgoing struct {
 	key
+	// places are those of a group; 0 for a topic, whose heads are counted.
+	places int
 	// ended is when the current state became nil.
 	ended time.Time
 	// fresh says that the current state, or the end, was never handed over.
@@ -144,23 +146,23 @@ func forget[S any](t *Table, entries map[key]*entry[S], e *entry[S], now time.Ti
 	t.series -= e.series
 	t.setRefused(&e.outgoing, false)
 	e.deleted = true
+	t.groupPlaces -= e.places
 	delete(entries, e.key)
 }
 
-// makeRoom says whether one more group may be held. If it takes one, the group that ended first is forgotten.
-func (t *Table) makeRoom(now time.Time) bool {
-	if len(t.groups) < t.limits.MaxGroups {
-		return true
+// makeRoom says whether one more group may be held. If it takes that, those that ended first are forgotten.
+func (t *Table) makeRoom(k key, now time.Time) bool {
+	for t.groupPlaces+k.places() > t.limits.MaxGroups {
+		if t.groupsHeld == len(t.groups) {
+			return false
+		}
+		first := firstEnded(t.groups, func(*entry[State]) bool { return true })
+		if first == nil {
+			return false
+		}
+		first.past = nil
+		giveUp(t, t.groups, first, now)
 	}
-	if t.groupsHeld == len(t.groups) {
-		return false
-	}
-	first := firstEnded(t.groups, func(*entry[State]) bool { return true })
-	if first == nil {
-		return false
-	}
-	first.past = nil
-	giveUp(t, t.groups, first, now)
 	return true
 }
 

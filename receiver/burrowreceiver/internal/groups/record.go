@@ -166,24 +166,22 @@ func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := key{s.Group.Cluster, s.Group.Group}
-	listed := len(s.Group.Partitions)
+	s.places = listedPlaces(&s.Group)
 	expired := now.Sub(s.Received) >= t.limits.ExpireAfter
 	switch {
 	case t.groups[k] != nil:
 		return nil, fmt.Errorf("group %q of cluster %q is there already", k.name, k.cluster)
-	case expired && (len(t.groups) >= t.limits.MaxGroups || t.partitions+listed > t.limits.MaxPartitions):
+	case expired && (t.groupPlaces+k.places() > t.limits.MaxGroups || !t.hasPlaces(nil, s.places)):
 		// It takes no place away, and its series end elsewhere by their age.
 		t.endIncident(s, EndedByExpiry, now)
 		return s, ErrOld
-	case !t.makeRoom(now):
+	case !t.makeRoom(k, now):
 		return nil, ErrTooManyGroups
-	case t.partitions+listed > t.limits.MaxPartitions:
+	case !t.hasPlaces(nil, s.places):
 		return nil, ErrTooManyPartitions
 	}
-	e := &entry[State]{outgoing: outgoing{key: k}}
-	t.groups[k] = e
-	t.partitions += listed
-	t.groupsHeld++
+	e := t.addGroup(k)
+	t.hold(s, 1)
 	t.setGroup(e, s)
 	// A pipeline may have it from before the restart.
 	e.begun = true

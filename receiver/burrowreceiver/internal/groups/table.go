@@ -24,11 +24,11 @@ var (
 
 // Limits bound the table.
 type Limits struct {
-	// MaxGroups bounds the groups held, including those that ended but whose end is not handed over yet. The
-	// latter make room for new ones.
+	// MaxGroups bounds the places of the groups held, including those that ended but whose end is not handed over yet.
+	// The latter make room for new ones. A group takes one place, with long names more (places.go).
 	MaxGroups int
-	// MaxPartitions bounds the partitions of all current states together, the partitions whose
-	// head is followed, and the series sets of states that were replaced before all pipelines took them.
+	// MaxPartitions bounds the places of the partitions of all current states together, those of the heads of topics, the
+	// number of partitions whose head is followed, and the series sets of states that were replaced before all pipelines took them.
 	MaxPartitions int
 	// ExpireAfter is how long a group is kept after its last notification or answer of Burrow's API.
 	ExpireAfter time.Duration
@@ -62,6 +62,9 @@ type State struct {
 	Notified time.Time
 	// LastCommit is the time of the newest commit of all partitions that are known, in unix milliseconds; 0 if none is.
 	LastCommit int64
+
+	// places are those that Group.Partitions take in the table that has the state.
+	places int
 }
 
 // TimeLag is the time lag of the listed partition i, in seconds, or burrow.Unknown.
@@ -168,7 +171,9 @@ type Table struct {
 	groupsHeld int // groups that have not ended
 	topicsHeld int
 	partitions int // of all current states of groups
-	offsets    int // of all current states of topics
+	// groupPlaces are those of all groups, ended ones too; partitionPlaces and headPlaces those of all current states.
+	groupPlaces, partitionPlaces, headPlaces int
+	leftOut                                  int64
 	// replaced is the size of all series sets of states that were replaced.
 	replaced    int
 	attempts    int64 // that were begun
@@ -192,7 +197,8 @@ func New(limits Limits) *Table {
 
 // Update makes n, received at the given moment, the current state of its group, unless a newer one is known: answers
 // overlap, and Burrow keeps evaluations for a while. The table keeps n. The error is ErrTooManyGroups or
-// ErrTooManyPartitions, and then nothing has changed.
+// ErrTooManyPartitions, and then nothing has changed. A group that is known is never refused: if its partitions have no
+// place they are left out, and what is told of the group itself is true all the same.
 func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 	return t.update(&State{Notification: *n, Received: received, Notified: received})
 }
@@ -208,15 +214,15 @@ func (t *Table) update(s *State) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.groups[k]
-	if e == nil && !t.makeRoom(s.Received) {
+	if e == nil && !t.makeRoom(k, s.Received) {
 		return ErrTooManyGroups
 	}
-	held, incidents, status := 0, Incidents{Since: s.Received}, burrow.StatusUnknown
+	incidents, status := Incidents{Since: s.Received}, burrow.StatusUnknown
 	var before *State
 	switch {
 	case e != nil && e.current != nil:
 		before = e.current
-		held, incidents, status = len(before.Group.Partitions), before.Incidents, before.Group.Status
+		incidents, status = before.Incidents, before.Group.Status
 		if s.Received.Before(before.Received) {
 			return nil
 		}
@@ -231,12 +237,16 @@ func (t *Table) update(s *State) error {
 		incidents = *e.past
 	}
 	unlisted, complete := t.unlisted(before, s)
-	if now := len(s.Group.Partitions) + len(unlisted); now > held && t.partitions-held+now > t.limits.MaxPartitions {
+	s.places = listedPlaces(&s.Group)
+	for _, i := range unlisted {
+		s.places += partitionPlaces(&before.Group, &before.Group.Partitions[i])
+	}
+	full := !t.hasPlaces(before, s.places)
+	if full && before == nil {
 		return ErrTooManyPartitions
 	}
 	if e == nil {
-		e = &entry[State]{outgoing: outgoing{key: k}}
-		t.groups[k] = e
+		e = t.addGroup(k)
 	}
 	incidents, event, happened := incidents.next(s, status)
 	if happened {
@@ -260,14 +270,17 @@ func (t *Table) update(s *State) error {
 	s.History = s.History.next(before, s, ended)
 	maxLagTime := t.heads.observe(s)
 	s.FromAPI = s.FromAPI || before != nil && before.FromAPI
-	if complete {
+	switch {
+	case full:
+		t.leftOut += int64(len(s.Group.Partitions))
+		s.leaveOutPartitions()
+	case complete:
 		s.keepUnlisted(before, unlisted, maxLagTime, &t.heads)
+		s.places = listedPlaces(&s.Group) // one of the partitions can be MaxLag now
 	}
 	s.LastCommit = s.lastCommit()
-	if before == nil {
-		t.groupsHeld++
-	}
-	t.partitions += len(s.Group.Partitions) - held
+	t.hold(before, -1)
+	t.hold(s, 1)
 	t.setGroup(e, s)
 	t.boundReplaced(&e.outgoing, s.Received)
 	return nil
@@ -332,8 +345,7 @@ func (t *Table) Expire(now time.Time) {
 // endGroup forgets a group. Its series end with the next hand-over.
 func (t *Table) endGroup(e *entry[State], by EndedBy, now time.Time) {
 	t.endIncident(e.current, by, now)
-	t.partitions -= len(e.current.Group.Partitions)
-	t.groupsHeld--
+	t.hold(e.current, -1)
 	var past *Incidents
 	if by == EndedByGone {
 		// Burrow may know the group again soon.
@@ -357,7 +369,7 @@ func (t *Table) endIncident(last *State, by EndedBy, now time.Time) {
 }
 
 func (t *Table) endTopic(e *entry[Topic], now time.Time) {
-	t.offsets -= len(e.current.Offsets)
+	t.headPlaces -= e.current.places()
 	t.topicsHeld--
 	t.setTopic(e, nil)
 	e.ended = now

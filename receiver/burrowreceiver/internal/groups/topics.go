@@ -31,22 +31,22 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.topics[k]
-	held := 0
+	held, offsets := 0, 0
 	if e != nil && e.current != nil {
 		if topic.Received.Before(e.current.Received) {
 			return nil
 		}
-		held = len(e.current.Offsets)
+		held, offsets = e.current.places(), len(e.current.Offsets)
 		// A topic never loses a partition, unless it is recreated, and then this state expires.
-		if len(topic.Offsets) < held {
+		if len(topic.Offsets) < offsets {
 			return ErrUnmatched
 		}
 	}
 	heads := t.heads.topics[k]
-	if !t.matches(heads, topic, len(topic.Offsets) == held) {
+	if !t.matches(heads, topic, len(topic.Offsets) == offsets) {
 		return ErrUnmatched
 	}
-	if now := len(topic.Offsets); now > held && t.offsets-held+now > t.limits.MaxPartitions {
+	if now := topic.places(); now > held && t.headPlaces-held+now > t.limits.MaxPartitions {
 		return ErrTooManyPartitions
 	}
 	if e == nil {
@@ -61,7 +61,7 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 			topic.Moved = topic.Received
 		}
 	}
-	t.offsets += len(topic.Offsets) - held
+	t.headPlaces += topic.places() - held
 	t.setTopic(e, topic)
 	t.boundReplaced(&e.outgoing, topic.Received)
 	t.heads.see(heads, topic, Read{})

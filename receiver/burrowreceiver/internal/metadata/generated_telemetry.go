@@ -44,8 +44,10 @@ type TelemetryBuilder struct {
 	ReceiverBurrowLastMovedTimestamp        metric.Float64ObservableGauge
 	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
 	ReceiverBurrowLimit                     metric.Int64ObservableGauge
+	ReceiverBurrowLimitUsed                 metric.Int64ObservableGauge
 	ReceiverBurrowNotifications             metric.Int64Counter
 	ReceiverBurrowPartitions                metric.Int64ObservableGauge
+	ReceiverBurrowPartitionsLeftOut         metric.Int64ObservableCounter
 	ReceiverBurrowPending                   metric.Int64ObservableGauge
 	ReceiverBurrowSeries                    metric.Int64ObservableGauge
 	ReceiverBurrowStorageFailures           metric.Int64Counter
@@ -228,12 +230,42 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowLimitCallback(cb metric.I
 	return nil
 }
 
+// RegisterReceiverBurrowLimitUsedCallback sets callback for observable ReceiverBurrowLimitUsed metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowLimitUsedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowLimitUsed, obs: o})
+		return nil
+	}, builder.ReceiverBurrowLimitUsed)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterReceiverBurrowPartitionsCallback sets callback for observable ReceiverBurrowPartitions metric.
 func (builder *TelemetryBuilder) RegisterReceiverBurrowPartitionsCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowPartitions, obs: o})
 		return nil
 	}, builder.ReceiverBurrowPartitions)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowPartitionsLeftOutCallback sets callback for observable ReceiverBurrowPartitionsLeftOut metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowPartitionsLeftOutCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowPartitionsLeftOut, obs: o})
+		return nil
+	}, builder.ReceiverBurrowPartitionsLeftOut)
 	if err != nil {
 		return err
 	}
@@ -422,6 +454,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit(""),
 	)
 	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowLimitUsed, err = builder.meter.Int64ObservableGauge(
+		"otelcol_receiver_burrow_limit_used",
+		metric.WithDescription("What counts against the settings that limit what is held. Groups and partitions with long names count as several. [Alpha]"),
+		metric.WithUnit(""),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowNotifications, err = builder.meter.Int64Counter(
 		"otelcol_receiver_burrow_notifications",
 		metric.WithDescription("Number of requests to the webhook's server by outcome. [Alpha]"),
@@ -431,6 +469,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.ReceiverBurrowPartitions, err = builder.meter.Int64ObservableGauge(
 		"otelcol_receiver_burrow_partitions",
 		metric.WithDescription("Number of listed partitions held, over all groups. [Alpha]"),
+		metric.WithUnit("{partition}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowPartitionsLeftOut, err = builder.meter.Int64ObservableCounter(
+		"otelcol_receiver_burrow_partitions_left_out",
+		metric.WithDescription("Number of times that a listed partition of a known group was left out because max_partitions was reached. [Alpha]"),
 		metric.WithUnit("{partition}"),
 	)
 	errs = errors.Join(errs, err)
