@@ -42,7 +42,7 @@ func settings() otelcol.CollectorSettings {
 			Description: "Karrot: an OpenTelemetry Collector that turns Burrow notifications into metrics",
 			Version:     version,
 		},
-		Factories: components,
+		Factories: boundedComponents,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
 			// A Windows service has no command that puts it there.
 			URIs:          []string{defaultConfig},
