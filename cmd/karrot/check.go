@@ -251,7 +251,7 @@ func (c *checker) files() {
 				return
 			}
 			if err := readable(file); err != nil {
-				c.mistake(path, "must be a file that this user (uid %d) can read, got %q: %s", os.Getuid(), file, cause(err))
+				c.mistake(path, "must be a file that this user%s can read, got %q: %s", userID(), file, cause(err))
 			}
 		})
 		every(p.path, p.value, func(path []string, value any) {
@@ -265,6 +265,14 @@ func (c *checker) files() {
 			}
 		})
 	}
+}
+
+// userID is who runs this, where users have numbers.
+func userID() string {
+	if id := os.Getuid(); id >= 0 {
+		return fmt.Sprintf(" (uid %d)", id)
+	}
+	return ""
 }
 
 func readable(path string) error {
@@ -310,7 +318,7 @@ func (c *checker) directories() {
 		create, _ := at(p.value, "create_directory").(bool)
 		if err := writable(directory, create); err != nil {
 			c.mistake(append(slices.Clone(p.path), "directory"),
-				"must be a directory that this user (uid %d) can write, got %q: %s; in a container, mount a volume there that belongs to this user", os.Getuid(), directory, err)
+				"must be a directory that this user%s can write, got %q: %s; in a container, mount a volume there that belongs to this user", userID(), directory, err)
 		}
 	}
 }
