@@ -237,6 +237,26 @@ func TestDocumentsFigures(t *testing.T) {
 	assert.Greater(t, figures, 3)
 }
 
+// The pages call things by the words of the field, as people search for them.
+func TestDocumentsWords(t *testing.T) {
+	words := map[*regexp.Regexp]string{
+		regexp.MustCompile(`(?i)page (of|for) prometheus|prometheus' page`): "/metrics",
+		regexp.MustCompile(`\bheard of\b`):                                  "received",
+		regexp.MustCompile(`(?:^|[^-])\bdistances?\b`):                      "interval, or time between",
+		regexp.MustCompile(`\bmade again\b`):                                "recreated",
+	}
+	for _, page := range pages(t) {
+		for i, line := range page.prose {
+			line = inlineCode.ReplaceAllString(line, "")
+			for word, better := range words {
+				if found := word.FindString(line); found != "" && page.path != "CHANGELOG.md" {
+					t.Errorf("%s, line %d of the text: write %q instead of %q", page.path, i+1, better, found)
+				}
+			}
+		}
+	}
+}
+
 // docs/troubleshooting.md has every outcome that the webhook counts.
 func TestDocumentsOutcomes(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))

@@ -25,7 +25,7 @@ type simScenario struct {
 	rate func(r *rand.Rand, partition, second int) int
 	// consume moves the group's position in a partition; without a commit it returns false.
 	consume func(c *simConsumer, second int) bool
-	// recreated is the second in which the topic is deleted and made again; 0 for never.
+	// recreated is the second in which the topic is deleted and recreated; 0 for never.
 	recreated int
 	// transactional loads end each second's messages with a marker, which takes an offset; each third second is aborted.
 	transactional bool
@@ -98,7 +98,7 @@ var simScenarios = []simScenario{
 	},
 	{
 		name: "bursty", about: "bursts of up to a minute every few minutes, read at a third of their speed",
-		alone: simReached{60, 120}, // shorter than the distance of notifications
+		alone: simReached{60, 120}, // shorter than the time between two notifications
 		rate: func(r *rand.Rand, partition, second int) int {
 			const period = 240
 			length := 20 + 20*partition
@@ -155,7 +155,7 @@ var simScenarios = []simScenario{
 		},
 	},
 	{
-		name: "recreated", about: "the topic is deleted and made again while the group is behind",
+		name: "recreated", about: "the topic is deleted and recreated while the group is behind",
 		rate:      func(r *rand.Rand, _, _ int) int { return 45 + r.IntN(11) },
 		consume:   func(c *simConsumer, _ int) bool { return c.atMost(40 + 2*int64(c.number)) },
 		recreated: 3000,
