@@ -66,7 +66,7 @@ func TestHistoryOfIncidents(t *testing.T) {
 
 	// Nor need an incident have an ID, as the API tells of none.
 	h = historyAfter(t, lagging(0, bad, "", 9), lagging(0, ok, "", 1))
-	assert.Equal(t, []PastIncident{{Start: at(0), End: at(10), Worst: bad, PeakLag: 9}}, h.Past)
+	assert.Equal(t, []PastIncident{{ID: "ccbb621aab0e373b-karrot", Start: at(0), End: at(10), Worst: bad, PeakLag: 9}}, h.Past)
 
 	// A notification that was overtaken by the close does not make a second incident.
 	h = historyAfter(t, lagging(0, bad, "a", 9), lagging(0, ok, "a", 5), lagging(0, bad, "a", 9), lagging(0, ok, "", 5))

@@ -2,6 +2,7 @@ package groups
 
 import (
 	"cmp"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"time"
@@ -37,6 +38,17 @@ type Incidents struct {
 // lateFor is more than the time by which a notification is overtaken. A group that is told to be bad under an old ID for longer
 // than this is bad.
 const lateFor = 30 * time.Second
+
+// IncidentID is the ID of the open incident: Burrow's, or one of Karrot's own as long as no notification has brought that.
+func (s *State) IncidentID() string { return s.Incidents.id(&s.Group) }
+
+// id makes Karrot's own ID of what is kept of an incident, so that a restart does not change it.
+func (i *Incidents) id(g *burrow.GroupStatus) string {
+	if i.ID != "" {
+		return i.ID
+	}
+	return fmt.Sprintf("%016x-karrot", hashID(fmt.Sprintf("%q %q %d", g.Cluster, g.Group, i.Start.UnixNano())))
+}
 
 type recentIDs [4]uint64
 
@@ -92,7 +104,7 @@ type Event struct {
 	Kind EventKind
 	// EndedBy is set for Ended.
 	EndedBy EndedBy
-	// ID of the incident; empty as long as no notification brought it.
+	// ID of the incident: Burrow's, or one of Karrot's own as long as no notification has brought that.
 	ID string
 	// Start of the incident; zero if not known.
 	Start time.Time
@@ -163,11 +175,13 @@ func (i Incidents) next(s *State, before burrow.Status) (after Incidents, event 
 	case i.Open:
 		i.adopt(n)
 		event.Kind, event.EndedBy, happened = Ended, endedBy(s), !i.late
-		event.ID, event.Start = i.ID, i.Start
+		event.ID, event.Start = i.id(&n.Group), i.Start
 		i.recent.add(n.ID)
 		return *i.ended(at), event, happened
 	}
-	event.ID, event.Start = i.ID, i.Start
+	if happened {
+		event.ID, event.Start = i.id(&n.Group), i.Start
+	}
 	return i, event, happened
 }
 

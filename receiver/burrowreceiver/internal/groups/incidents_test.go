@@ -127,24 +127,24 @@ func TestIncidents(t *testing.T) {
 		},
 		"bare results": {
 			told:   []heard{{0, bad, "", 0}, {60, warn, "", 0}, {120, ok, "", 0}},
-			events: []string{"opened  since 0 at 0: unknown to ERR", "changed  since 0 at 60: ERR to WARN", "ended by ok  since 0 at 120: WARN to OK"},
+			events: []string{"opened ccbb621aab0e373b-karrot since 0 at 0: unknown to ERR", "changed ccbb621aab0e373b-karrot since 0 at 60: ERR to WARN", "ended by ok ccbb621aab0e373b-karrot since 0 at 120: WARN to OK"},
 			seen:   1,
 		},
 		"polled alone": {
 			told: []heard{{0, ok, polledAt, 0}, {30, bad, polledAt, 0}, {60, bad, polledAt, 0}, {90, ok, polledAt, 0}, {120, warn, polledAt, 0}},
 			events: []string{
-				"opened  since 30 at 30: OK to ERR", "ended by poll  since 30 at 90: ERR to OK", "opened  since 120 at 120: OK to WARN",
+				"opened df671c69f7051386-karrot since 30 at 30: OK to ERR", "ended by poll df671c69f7051386-karrot since 30 at 90: ERR to OK", "opened 717fd68ebf918dd4-karrot since 120 at 120: OK to WARN",
 			},
 			seen: 2,
 		},
 		"polled first, then notified": {
 			told:   []heard{{30, bad, polledAt, 0}, {40, bad, "a", 25}, {60, bad, polledAt, 0}, {90, ok, polledAt, 0}, {95, ok, "a", 25}, {120, ok, "", 0}},
-			events: []string{"opened  since 30 at 30: unknown to ERR", "ended by poll a since 25 at 90: ERR to OK"},
+			events: []string{"opened df671c69f7051386-karrot since 30 at 30: unknown to ERR", "ended by poll a since 25 at 90: ERR to OK"},
 			seen:   1,
 		},
 		"polled from end to end, and then closed": {
 			told:   []heard{{30, bad, polledAt, 0}, {90, ok, polledAt, 0}, {95, ok, "a", 25}, {120, bad, polledAt, 0}, {130, bad, "b", 118}, {180, ok, "b", 118}},
-			events: []string{"opened  since 30 at 30: unknown to ERR", "ended by poll  since 30 at 90: ERR to OK", "opened  since 120 at 120: OK to ERR", "ended by close b since 118 at 180: ERR to OK"},
+			events: []string{"opened df671c69f7051386-karrot since 30 at 30: unknown to ERR", "ended by poll df671c69f7051386-karrot since 30 at 90: ERR to OK", "opened 717fd68ebf918dd4-karrot since 120 at 120: OK to ERR", "ended by close b since 118 at 180: ERR to OK"},
 			seen:   2,
 		},
 		"notified, and overtaken by a poll": {
@@ -154,7 +154,7 @@ func TestIncidents(t *testing.T) {
 		},
 		"overtaken by polls from end to end": {
 			told:   []heard{{0, bad, polledAt, 0}, {30, ok, polledAt, 0}, {31, bad, "a", -5}, {35, ok, "a", -5}},
-			events: []string{"opened  since 0 at 0: unknown to ERR", "ended by poll  since 0 at 30: ERR to OK"},
+			events: []string{"opened ccbb621aab0e373b-karrot since 0 at 0: unknown to ERR", "ended by poll ccbb621aab0e373b-karrot since 0 at 30: ERR to OK"},
 			seen:   1,
 		},
 		"restarted Burrow, polled and notified": {

@@ -221,9 +221,9 @@ func TestGroupComesBackAfterItWasGone(t *testing.T) {
 		events = append(events, describe(e))
 	}
 	assert.Equal(t, []string{
-		"opened  since 0 at 0: unknown to ERR",
-		"ended by gone  since 0 at 21: ERR to ERR",
-		"opened  since 30 at 30: unknown to ERR",
+		"opened ccbb621aab0e373b-karrot since 0 at 0: unknown to ERR",
+		"ended by gone ccbb621aab0e373b-karrot since 0 at 21: ERR to ERR",
+		"opened df671c69f7051386-karrot since 30 at 30: unknown to ERR",
 	}, events)
 }
 

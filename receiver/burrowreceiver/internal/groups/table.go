@@ -182,6 +182,7 @@ type Table struct {
 	expired     int64
 	endsDropped int64
 	events      eventQueue
+	news        news
 }
 
 // key names a group or a topic.
@@ -250,7 +251,7 @@ func (t *Table) update(s *State) error {
 	}
 	incidents, event, happened := incidents.next(s, status)
 	if happened {
-		t.events.add(event, &s.Group)
+		t.tell(event, &s.Group)
 	}
 	s.Incidents = incidents
 	if t.heads.full(s.Received) {
@@ -344,6 +345,7 @@ func (t *Table) Expire(now time.Time) {
 
 // endGroup forgets a group. Its series end with the next hand-over.
 func (t *Table) endGroup(e *entry[State], by EndedBy, now time.Time) {
+	t.news.left(e.key, by)
 	t.endIncident(e.current, by, now)
 	t.hold(e.current, -1)
 	var past *Incidents
@@ -363,8 +365,8 @@ func (t *Table) endIncident(last *State, by EndedBy, now time.Time) {
 	if !open.Open || open.late {
 		return
 	}
-	t.events.add(Event{
-		Kind: Ended, EndedBy: by, ID: open.ID, Start: open.Start, At: now, Previous: last.Group.Status,
+	t.tell(Event{
+		Kind: Ended, EndedBy: by, ID: open.id(&last.Group), Start: open.Start, At: now, Previous: last.Group.Status,
 	}, &last.Group)
 }
 

@@ -106,7 +106,9 @@ func (b *hub) join() (c *client, ok bool) {
 	if b.stop == nil {
 		stop := make(chan struct{})
 		b.stop = stop
-		b.running.Go(func() { b.run(stop) })
+		// Taken here: the goroutine may begin after the next change, which then nobody would be told of.
+		last := b.h.snapshots.newest()
+		b.running.Go(func() { b.run(stop, last) })
 	}
 	return c, true
 }
@@ -148,11 +150,11 @@ func (b *hub) count() int {
 	return len(b.clients)
 }
 
-func (b *hub) run(stop <-chan struct{}) {
+// run tells of what changes after the snapshot last.
+func (b *hub) run(stop <-chan struct{}, last *snapshot) {
 	interval := min(b.h.o.Interval, heartbeat)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	last := b.h.snapshots.newest()
 	lastOverview := b.h.overview(last)
 	silent := time.Duration(0)
 	for {

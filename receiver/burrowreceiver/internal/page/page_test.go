@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -693,6 +694,23 @@ func TestEventsTellOfGroupsThatAreGone(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, [][2]string{{"east", "old"}}, e.Gone)
 	assert.Equal(t, 1, e.Overview.Groups.Total)
+}
+
+// What has changed since a stream began is told, also if the goroutine that tells it gets no time before the change.
+func TestStreamsMissNoChange(t *testing.T) {
+	s := newSite(t, nil)
+	s.tell(t, "east", "old", "OK", 1)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 20 {
+		s.tell(t, "east", "old", "OK", 1)
+		c, ok := s.hub.join()
+		require.True(t, ok)
+		s.table.Expire(start.Add(6 * time.Minute))
+		m, open := <-c.messages
+		require.True(t, open)
+		require.Contains(t, string(m.plain), `"gone":[["east","old"]]`)
+		s.hub.leave(c)
+	}
 }
 
 func TestStreamsAreBounded(t *testing.T) {

@@ -114,7 +114,7 @@ func viewGroup(s *groups.State) Group {
 		Partitions: countPartitions(g), Incidents: s.Incidents.Seen, Received: s.Received,
 	}
 	if s.Incidents.Open {
-		v.Incident = &Incident{ID: s.Incidents.ID, Start: timeOrNil(s.Incidents.Start)}
+		v.Incident = &Incident{ID: s.IncidentID(), Start: timeOrNil(s.Incidents.Start)}
 	}
 	recent := s.History.Recent()
 	v.RecentLags = make([]int64, len(recent))
