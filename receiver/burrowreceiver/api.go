@@ -32,13 +32,16 @@ type poller struct {
 	own         metric.MeasurementOption
 	logger      *zap.Logger
 	connections connections
+	polls       *polls
 	requests    chan struct{} // one for each request under way
 
-	failing, late bool
-	slashes       sync.Once
-	full          logLimiter
-	clusters      map[string]*clusterListing // that were listed, at most as many as groups can be held
-	maxClusters   int
+	outage, late outage
+	// complete says that the log has told of a complete poll, listing that it had groups.
+	complete, listing bool
+	slashes           sync.Once
+	full              logLimiter
+	clusters          map[string]*clusterListing // that were listed, at most as many as groups can be held
+	maxClusters       int
 
 	mu      sync.Mutex
 	rhythms map[string]*rhythm // by cluster
@@ -72,7 +75,7 @@ func newPollerOf(r *burrowReceiver, api *burrow.API) *poller {
 	cfg := r.cfg.API.Get()
 	return &poller{
 		cfg: cfg, expireAfter: r.cfg.ExpireAfter, api: api, filters: r.filters, table: r.table, telemetry: r.telemetry, own: r.own, logger: r.set.Logger,
-		requests: make(chan struct{}, cfg.MaxConcurrentRequests), clusters: map[string]*clusterListing{}, maxClusters: r.cfg.MaxGroups, maxTopics: r.cfg.MaxPartitions, rhythms: map[string]*rhythm{},
+		polls: &r.polls, requests: make(chan struct{}, cfg.MaxConcurrentRequests), clusters: map[string]*clusterListing{}, maxClusters: r.cfg.MaxGroups, maxTopics: r.cfg.MaxPartitions, rhythms: map[string]*rhythm{},
 	}
 }
 
@@ -94,22 +97,23 @@ func (p *poller) run(ctx context.Context) {
 		}
 		length := time.Since(begin)
 		p.telemetry.ReceiverBurrowAPIPollDuration.Record(ctx, length.Seconds(), p.own)
-		p.observeLength(length)
+		p.observeLength(length, begin.Add(length))
 		ticker.Reset(max(p.cfg.CollectionInterval-length, 0))
 	}
 }
 
 // observeLength logs when polls begin and when they cease to take longer than they may.
-func (p *poller) observeLength(length time.Duration) {
-	late := length > p.cfg.CollectionInterval
-	switch {
-	case late && !p.late:
-		p.logger.Warn("A poll of Burrow's API takes longer than api.collection_interval. Raise that or api.max_concurrent_requests, or filter.",
-			zap.Duration("length", length), zap.Duration("collection_interval", p.cfg.CollectionInterval))
-	case !late && p.late:
-		p.logger.Info("Polls of Burrow's API are in time again.", zap.Duration("length", length))
+func (p *poller) observeLength(length time.Duration, now time.Time) {
+	if length <= p.cfg.CollectionInterval {
+		if p.late.end() {
+			p.logger.Info("Polls of Burrow's API are in time again.", zap.Duration("length", length))
+		}
+		return
 	}
-	p.late = late
+	if untold, tell := p.late.begin(now); tell {
+		p.logger.Warn("A poll of Burrow's API takes longer than api.collection_interval. Raise that or api.max_concurrent_requests, or filter.",
+			zap.Duration("length", length), zap.Duration("collection_interval", p.cfg.CollectionInterval), zap.Int("times_since_last_line", untold))
+	}
 }
 
 // round is one poll.
@@ -120,6 +124,8 @@ type round struct {
 	mu       sync.Mutex
 	failures int
 	first    error
+	// clusters are listed, groups and topics were answered.
+	clusters, groups, topics int
 }
 
 // poll asks for clusters, then for the groups and topics of each, then for each of those. What fails is left as it is.
@@ -127,13 +133,14 @@ func (p *poller) poll(ctx context.Context, begin time.Time) {
 	r := &round{poller: p, begin: begin}
 	if clusters, ok := ask(ctx, r, func() ([]string, error) { return p.api.Clusters(ctx) }); ok {
 		p.endAbsentClusters(clusters, r.begin)
+		r.clusters = len(clusters)
 		// Bounded as groups are: a broken Burrow can list any number of clusters.
 		each(ctx, r, clusters, &p.filters.clusters, func(cluster string) { r.cluster(ctx, cluster) })
 	} else if ctx.Err() == nil {
 		p.notListed()
 	}
 	if ctx.Err() == nil {
-		p.observe(r.failures, r.first)
+		p.observe(r, time.Now())
 	}
 }
 
@@ -172,17 +179,36 @@ func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 	}
 }
 
-// observe logs when requests begin and when they cease to fail.
-func (p *poller) observe(failures int, first error) {
-	switch {
-	case failures > 0 && !p.failing:
-		p.logger.Error("Burrow's API can't be asked for everything. What is known stays until expire_after.",
-			zap.Int("failures", failures), zap.Error(first))
-	case failures == 0 && p.failing:
+// observe counts a poll that has ended. It logs when requests begin and when they cease to fail, and the first complete poll: that
+// of a Burrow that has just started lists nothing.
+func (p *poller) observe(r *round, now time.Time) {
+	if r.failures > 0 {
+		p.polls.incomplete.Add(1)
+		if untold, tell := p.outage.begin(now); tell {
+			p.logger.Error("Burrow's API can't be asked for everything. What is known stays until expire_after.",
+				zap.Int("failures", r.failures), printableError(r.first), zap.Int("outages_since_last_line", untold))
+		}
+		return
+	}
+	p.polls.complete.Add(1)
+	p.polls.answered.Store(now.UnixNano())
+	p.polls.completed.Store(now.UnixNano())
+	if p.outage.end() {
 		p.logger.Info("Burrow's API answers everything again.")
 	}
-	p.failing = failures > 0
+	fields := []zap.Field{zap.Int("clusters", r.clusters), zap.Int("groups", r.groups), zap.Int("topics", r.topics), zap.Duration("length", now.Sub(r.begin))}
+	switch {
+	case r.groups > 0 && !p.listing:
+		p.logger.Info("The first complete poll of Burrow's API", fields...)
+		p.listing = true
+	case r.groups == 0 && !p.complete:
+		p.logger.Info("Burrow's API answers, and tells of no group.", fields...)
+	}
+	p.complete = true
 }
+
+// printableError is an error that may repeat names or answers of Burrow.
+func printableError(err error) zap.Field { return zap.String("error", burrow.Printable(err.Error())) }
 
 // ask makes one request when there is a place for it. ok is false if it failed, or came too late.
 func ask[T any](ctx context.Context, r *round, request func() (T, error)) (answer T, ok bool) {
@@ -202,9 +228,16 @@ func ask[T any](ctx context.Context, r *round, request func() (T, error)) (answe
 	return answer, false
 }
 
+// answered counts an answer in one of the numbers of the round.
+func (r *round) answered(count *int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*count++
+}
+
 func (r *round) fail(ctx context.Context, err error) {
 	r.telemetry.ReceiverBurrowAPIFailures.Add(ctx, 1, r.own)
-	r.logger.Debug("A request to Burrow's API failed", zap.Error(err))
+	r.logger.Debug("A request to Burrow's API failed", printableError(err))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures++
@@ -289,7 +322,12 @@ func (r *round) group(ctx context.Context, cluster, name string) (gone bool) {
 		return status, err
 	})
 	if ok {
-		r.refused(ctx, r.table.UpdateFromAPI(status, asked))
+		r.answered(&r.groups)
+		err := r.table.UpdateFromAPI(status, asked)
+		if err == nil {
+			r.polls.answered.Store(asked.UnixNano())
+		}
+		r.refused(ctx, err)
 	}
 	return gone
 }
@@ -299,6 +337,7 @@ func (r *round) topic(ctx context.Context, cluster, name string) {
 	if !ok {
 		return
 	}
+	r.answered(&r.topics)
 	err := r.table.UpdateTopic(&groups.Topic{Cluster: cluster, Name: name, Offsets: offsets, Received: asked})
 	if errors.Is(err, groups.ErrUnmatched) {
 		r.logger.Debug("Head offsets are left out", zap.String("cluster", burrow.Printable(cluster)), zap.String("topic", burrow.Printable(name)), zap.Error(err))

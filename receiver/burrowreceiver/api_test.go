@@ -397,10 +397,10 @@ func TestPollIsBoundedAndSaysWhenItIsLate(t *testing.T) {
 	assert.EqualValues(t, 1+2+200+20, load.Requests())
 
 	p.cfg.API.Get().CollectionInterval = 30 * time.Second
-	p.poller.observeLength(31 * time.Second)
-	p.poller.observeLength(32 * time.Second)
-	p.poller.observeLength(29 * time.Second)
-	p.poller.observeLength(28 * time.Second)
+	p.poller.observeLength(31*time.Second, time.Now())
+	p.poller.observeLength(32*time.Second, time.Now())
+	p.poller.observeLength(29*time.Second, time.Now())
+	p.poller.observeLength(28*time.Second, time.Now())
 	assert.Equal(t, 1, p.logs.FilterMessageSnippet("takes longer").Len())
 	assert.Equal(t, 1, p.logs.FilterMessageSnippet("in time again").Len())
 }

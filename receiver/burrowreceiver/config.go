@@ -82,6 +82,9 @@ type Config struct {
 	Clusters FilterConfig `mapstructure:"clusters"`
 	Groups   FilterConfig `mapstructure:"groups"`
 
+	// LogIncidents says that the log has a line when an incident opens, changes its severity or ends.
+	LogIncidents bool `mapstructure:"log_incidents"`
+
 	// Storage names a storage extension in which the table survives a restart. Without it nothing is written.
 	Storage *component.ID `mapstructure:"storage"`
 

@@ -61,6 +61,7 @@ func TestConfig(t *testing.T) {
 			c.MaxGroups = 5
 			c.MaxPartitions = 6
 			c.Storage = &storageID
+			c.LogIncidents = true
 			c.Metrics.BurrowPartitionLag.Enabled = false
 			c.Metrics.BurrowPartitionOwner.Enabled = true
 		},

@@ -79,6 +79,7 @@ type handOvers struct {
 	// it is due.
 	repeat   time.Duration
 	repeatAt time.Time
+	outage   outage
 }
 
 // limit is the time of the first hand-over of a pass.
@@ -113,12 +114,16 @@ func (h *handOvers) observe(now time.Time, err error, repeated, left bool) {
 	switch {
 	case err != nil && h.repeat == 0:
 		h.repeat, h.repeatAt = firstRepeat, now.Add(firstRepeat)
-		h.logger.Error("A pipeline refuses what is handed over. "+h.promise, zap.String("signal", h.signal), zap.Error(err))
+		if untold, tell := h.outage.begin(now); tell {
+			h.logger.Error("A pipeline refuses what is handed over. "+h.promise, zap.String("signal", h.signal), zap.Error(err), zap.Int("outages_since_last_line", untold))
+		}
 	case err != nil && repeated:
 		h.repeat = min(2*h.repeat, lastRepeat)
 		h.repeatAt = now.Add(h.repeat)
 	case err == nil && !left && h.repeat != 0:
 		h.repeat = 0
-		h.logger.Info("The pipelines take what is handed over again.", zap.String("signal", h.signal))
+		if h.outage.end() {
+			h.logger.Info("The pipelines take what is handed over again.", zap.String("signal", h.signal))
+		}
 	}
 }

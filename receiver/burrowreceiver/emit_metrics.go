@@ -35,13 +35,16 @@ func (m *metricsEmitter) emit(ctx context.Context, now time.Time, last bool) (do
 	limit := m.limit(last)
 	var firstErr error
 	left := len(refused) > 0
+	repeated := left && (last || m.repeatDue(now))
+	if len(fresh) == 0 && !repeated {
+		return false // nothing is handed over, and so nothing takes time
+	}
 	for len(fresh) > 0 && ctx.Err() == nil {
 		var err error
 		if fresh, err = m.handOver(ctx, now, &limit, fresh, maxPoints); err != nil && firstErr == nil {
 			firstErr = err
 		}
 	}
-	repeated := left && (last || m.repeatDue(now))
 	for repeated && len(refused) > 0 && ctx.Err() == nil {
 		var err error
 		if refused, err = m.handOver(ctx, now, &limit, refused, m.repeatPoints); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -558,5 +559,34 @@ func TestOneGroupThatIsNeverTakenDoesNotKeepTheOthers(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 10, n, "in 4 minutes, %d hand-overs", calls.Load())
+	})
+}
+
+// A pass that only waits for a repeat hands nothing over, and says nothing of how long that takes.
+func TestHandOverDurationIsOfHandOvers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		telemetry := componenttest.NewTelemetry()
+		set := receivertest.NewNopSettings(metadata.Type)
+		set.TelemetrySettings = telemetry.NewTelemetrySettings()
+		slow, err := consumer.NewMetrics(func(context.Context, pmetric.Metrics) error {
+			time.Sleep(500 * time.Millisecond)
+			return errors.New("full")
+		})
+		require.NoError(t, err)
+		r, err := newMetricsReceiver(set, createDefaultConfig().(*Config), slow)
+		require.NoError(t, err)
+		r.webhook.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, defaultPath, strings.NewReader(group("a", 1))))
+		emit := r.emitters[0].emit
+		begin := time.Now()
+		duration := func() float64 {
+			return gaugeBy(t, telemetry, "otelcol_receiver_burrow_handover_duration", "receiver")[set.ID.String()]
+		}
+		assert.False(t, emit(t.Context(), begin, false))
+		assert.InDelta(t, 0.5, duration(), 0)
+		assert.False(t, emit(t.Context(), time.Now(), false), "too early for a repeat")
+		assert.InDelta(t, 0.5, duration(), 0)
+		assert.False(t, emit(t.Context(), begin.Add(time.Minute), false))
+		require.NoError(t, r.Shutdown(t.Context()))
+		require.NoError(t, telemetry.Shutdown(t.Context()))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -55,6 +56,10 @@ type burrowReceiver struct {
 	notStarted int
 	keeper     *keeper // nil if nothing is kept
 	poller     *poller // nil if the API is not polled
+	polls      polls
+	// started is when Start was called; listening is the address of the webhook as Burrow needs it.
+	started   time.Time
+	listening string
 
 	server      *http.Server
 	connections *serverConnections // nil without a server
@@ -110,6 +115,11 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 		Owners: cfg.Metrics.BurrowPartitionOwner.Enabled,
 	}
 	table := groups.New(limits)
+	lines := 0
+	if cfg.LogIncidents {
+		lines = maxIncidentLines
+	}
+	table.KeepNews(maxNamed, lines) // before the storage is read, which ends what has expired
 	own := metric.WithAttributeSet(attribute.NewSet(attribute.String("receiver", set.ID.String())))
 	r := &burrowReceiver{cfg: cfg, set: set, telemetry: telemetry, own: own, obsreport: obsreport, table: table}
 	if r.filters, err = cfg.filters(); err != nil {
@@ -175,6 +185,7 @@ func (r *burrowReceiver) Start(ctx context.Context, host component.Host) error {
 }
 
 func (r *burrowReceiver) startParts(ctx context.Context, host component.Host) error {
+	r.started = time.Now()
 	if err := errors.Join(r.observeTable(), r.observeLimits()); err != nil {
 		return err
 	}
@@ -208,9 +219,9 @@ func (r *burrowReceiver) startLoops(ctx context.Context) {
 	stopped := make(chan struct{})
 	r.cancelHandOvers, r.stopEmitters, r.emittersStopped = cancel, stop, stopped
 	var running sync.WaitGroup
-	emitters := r.emitters
+	emitters := append(slices.Clip(r.emitters), &emitter{interval: min(r.cfg.Interval, maxReportInterval), emit: r.newReporter().emit})
 	if r.keeper != nil {
-		emitters = append(slices.Clip(emitters), &emitter{interval: r.cfg.Interval, emit: r.keeper.save})
+		emitters = append(emitters, &emitter{interval: r.cfg.Interval, emit: r.keeper.save})
 	}
 	if r.poller != nil {
 		polls, cancelPolls := context.WithCancel(handOvers)
@@ -238,7 +249,8 @@ func (r *burrowReceiver) startWebhook(ctx context.Context, host component.Host) 
 			componentstatus.ReportStatus(host, componentstatus.NewFatalErrorEvent(err))
 		}
 	})
-	r.set.Logger.Info("The webhook listens for Burrow's notifications", zap.String("url", r.url(listener.Addr())))
+	r.listening = r.url(listener.Addr())
+	r.set.Logger.Info("The webhook listens for Burrow's notifications", zap.String("url", r.listening))
 	return nil
 }
 
@@ -284,6 +296,21 @@ func (r *burrowReceiver) observeTable() error {
 			}
 			return nil
 		}),
+		r.telemetry.RegisterReceiverBurrowLastContactTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
+			if r.cfg.Webhook.HasValue() {
+				o.Observe(r.sinceStart(&r.webhook.lastAccepted), r.own, fromSource(metadata.AttributeSourceWebhook))
+			}
+			if r.cfg.API.HasValue() {
+				o.Observe(r.sinceStart(&r.polls.answered), r.own, fromSource(metadata.AttributeSourceApi))
+			}
+			return nil
+		}),
+		r.telemetry.RegisterReceiverBurrowAPILastCompletePollTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
+			if r.cfg.API.HasValue() {
+				o.Observe(r.sinceStart(&r.polls.completed), r.own)
+			}
+			return nil
+		}),
 		r.telemetry.RegisterReceiverBurrowLastMovedTimestampCallback(func(_ context.Context, o metric.Float64Observer) error {
 			for cluster, at := range r.table.LastMoved() {
 				o.Observe(unixSeconds(at), r.own, metric.WithAttributes(attribute.String("cluster", cluster)))
@@ -291,6 +318,19 @@ func (r *burrowReceiver) observeTable() error {
 			return nil
 		}),
 	)
+}
+
+// sinceStart is a moment in unix seconds: when the receiver started, as long as it has not come.
+func (r *burrowReceiver) sinceStart(moment *atomic.Int64) float64 {
+	last := moment.Load()
+	if last == 0 {
+		last = r.started.UnixNano()
+	}
+	return float64(last) / float64(time.Second)
+}
+
+func fromSource(source metadata.AttributeSource) metric.ObserveOption {
+	return metric.WithAttributes(attribute.String("source", source.String()))
 }
 
 // countFromZero makes every counter exist: rate and increase do not see a first event that is the first value.

@@ -29,7 +29,7 @@ type keeper struct {
 	telemetry *metadata.TelemetryBuilder
 	own       metric.MeasurementOption
 	logger    *zap.Logger
-	failing   bool
+	outage    outage
 }
 
 // openKeeper finds the storage extension and reads the table from it. The error is of a configuration that can't
@@ -101,16 +101,17 @@ func getClient(ctx context.Context, source storage.Extension, receiver component
 }
 
 // save writes what has changed since the last time. It counts failures, and logs when they begin and when they end.
-func (k *keeper) save(ctx context.Context, _ time.Time, _ bool) (done bool) {
+func (k *keeper) save(ctx context.Context, now time.Time, _ bool) (done bool) {
 	_, err := k.store.Save(ctx)
-	if err != nil {
-		k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)
-		if !k.failing {
-			k.logger.Error("The storage can't be written. It is tried again every interval.", zap.Error(err))
+	if err == nil {
+		if k.outage.end() {
+			k.logger.Info("The storage can be written again.")
 		}
-	} else if k.failing {
-		k.logger.Info("The storage can be written again.")
+		return true
 	}
-	k.failing = err != nil
+	k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)
+	if untold, tell := k.outage.begin(now); tell {
+		k.logger.Error("The storage can't be written. It is tried again every interval.", zap.Error(err), zap.Int("outages_since_last_line", untold))
+	}
 	return true
 }

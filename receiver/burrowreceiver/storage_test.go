@@ -250,7 +250,7 @@ func startOnDamagedFile(t *testing.T, dir string, noDatabase bool) {
 	}
 	s.post(t, recordedBody(t, "warn.json"))
 	s.save(t)
-	require.False(t, s.keeper.failing)
+	require.False(t, s.keeper.outage.failing)
 	s.kill(t)
 
 	again := openStored(t, fileStorage(t, dir))
@@ -417,7 +417,7 @@ func BenchmarkStore(b *testing.B) {
 				b.StartTimer()
 				s.save(b)
 			}
-			require.False(b, s.keeper.failing)
+			require.False(b, s.keeper.outage.failing)
 			size, err := os.Stat(filepath.Join(dir, "receiver_burrow_"))
 			require.NoError(b, err)
 			b.ReportMetric(float64(size.Size())/n, "B/group")

@@ -66,9 +66,10 @@ type webhook struct {
 	lines    logLimiter
 	refused  refusedCounts
 
-	// lastAccepted is in unix nanoseconds, 0 before the first notification.
-	lastAccepted atomic.Int64
-	lastRefused  atomic.Pointer[refusedRequest]
+	// lastAccepted is in unix nanoseconds, 0 before the first notification. The others count notifications.
+	lastAccepted       atomic.Int64
+	accepted, filtered atomic.Int64
+	lastRefused        atomic.Pointer[refusedRequest]
 }
 
 // refusedRequest is what is kept of the last one, for whoever looks why nothing arrives.
@@ -172,13 +173,17 @@ func (w *webhook) accept(r *http.Request, received time.Time) (metadata.Attribut
 		return 0, refused
 	}
 	if !w.filters.clusters.takes(notification.Group.Cluster) || !w.filters.groups.takes(notification.Group.Group) {
+		w.filtered.Add(1)
 		return metadata.AttributeOutcomeFiltered, nil
 	}
 	if err := w.table.Update(notification, received); err != nil {
 		return 0, w.tableFull(r.Context(), err)
 	}
+	g := &notification.Group
+	if w.accepted.Add(1) == 1 {
+		w.logger.Info("The first notification has arrived", append(groupFields(g.Cluster, g.Group), zap.Stringer("status", g.Status))...)
+	}
 	if entry := w.logger.Check(zap.DebugLevel, "Notification accepted"); entry != nil {
-		g := &notification.Group
 		entry.Write(zap.String("cluster", burrow.Printable(g.Cluster)), zap.String("group", burrow.Printable(g.Group)), zap.Stringer("status", g.Status),
 			zap.Int64("total_lag", g.TotalLag), zap.Int("listed_partitions", len(g.Partitions)))
 	}
@@ -373,7 +378,7 @@ func (w *webhook) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	kind, _, _ := strings.Cut(text, " from ")
 	if strings.Contains(text, "panic serving") {
-		w.logger.Error("The webhook's server failed", zap.String("error", text))
+		w.logger.Error("The webhook's server failed", zap.String("error", burrow.Printable(text)))
 		return len(line), nil
 	}
 	if leftOut, ok := w.lines.allow(kind[:min(len(kind), maxKindBytes)], refusalLogInterval, time.Now()); ok {
@@ -409,6 +414,20 @@ func (c *refusedCounts) add(outcome string) {
 		c.byOutcome = map[string]int64{}
 	}
 	c.byOutcome[outcome]++
+}
+
+// notifications counts those that were refused. Requests of scanners and of browsers are none.
+func (c *refusedCounts) notifications() (n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for outcome, count := range c.byOutcome {
+		switch outcome {
+		case metadata.AttributeOutcomePath.String(), metadata.AttributeOutcomeMethod.String(), metadata.AttributeOutcomeForeign.String():
+		default:
+			n += count
+		}
+	}
+	return n
 }
 
 // forPage is what has become of notifications.

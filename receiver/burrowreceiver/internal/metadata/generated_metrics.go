@@ -111,6 +111,32 @@ var MapAttributeOutcome = map[string]AttributeOutcome{
 	"filtered":        AttributeOutcomeFiltered,
 }
 
+// AttributeSource specifies the value source attribute.
+type AttributeSource int
+
+const (
+	_ AttributeSource = iota
+	AttributeSourceWebhook
+	AttributeSourceApi
+)
+
+// String returns the string representation of the AttributeSource.
+func (av AttributeSource) String() string {
+	switch av {
+	case AttributeSourceWebhook:
+		return "webhook"
+	case AttributeSourceApi:
+		return "api"
+	}
+	return ""
+}
+
+// MapAttributeSource is a helper map of string to AttributeSource attribute value.
+var MapAttributeSource = map[string]AttributeSource{
+	"webhook": AttributeSourceWebhook,
+	"api":     AttributeSourceApi,
+}
+
 // AttributeStatus specifies the value status attribute.
 type AttributeStatus int
 

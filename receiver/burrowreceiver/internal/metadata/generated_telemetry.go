@@ -25,33 +25,35 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                                   metric.Meter
-	mu                                      sync.Mutex
-	registrations                           []metric.Registration
-	ReceiverBurrowAPIFailures               metric.Int64Counter
-	ReceiverBurrowAPIPollDuration           metric.Float64Gauge
-	ReceiverBurrowBytesInFlight             metric.Int64ObservableGauge
-	ReceiverBurrowConnections               metric.Int64ObservableGauge
-	ReceiverBurrowConnectionsClosed         metric.Int64ObservableCounter
-	ReceiverBurrowEndsDropped               metric.Int64ObservableCounter
-	ReceiverBurrowGroups                    metric.Int64ObservableGauge
-	ReceiverBurrowGroupsExpired             metric.Int64ObservableCounter
-	ReceiverBurrowGroupsRefused             metric.Int64Counter
-	ReceiverBurrowHandoverDuration          metric.Float64Gauge
-	ReceiverBurrowHandoverFailures          metric.Int64Counter
-	ReceiverBurrowHeadHistories             metric.Int64ObservableGauge
-	ReceiverBurrowIncidentEventsDropped     metric.Int64ObservableCounter
-	ReceiverBurrowLastMovedTimestamp        metric.Float64ObservableGauge
-	ReceiverBurrowLastNotificationTimestamp metric.Float64ObservableGauge
-	ReceiverBurrowLimit                     metric.Int64ObservableGauge
-	ReceiverBurrowLimitUsed                 metric.Int64ObservableGauge
-	ReceiverBurrowNotifications             metric.Int64Counter
-	ReceiverBurrowPartitions                metric.Int64ObservableGauge
-	ReceiverBurrowPartitionsLeftOut         metric.Int64ObservableCounter
-	ReceiverBurrowPending                   metric.Int64ObservableGauge
-	ReceiverBurrowSeries                    metric.Int64ObservableGauge
-	ReceiverBurrowStorageFailures           metric.Int64Counter
-	ReceiverBurrowTopics                    metric.Int64ObservableGauge
+	meter                                      metric.Meter
+	mu                                         sync.Mutex
+	registrations                              []metric.Registration
+	ReceiverBurrowAPIFailures                  metric.Int64Counter
+	ReceiverBurrowAPILastCompletePollTimestamp metric.Float64ObservableGauge
+	ReceiverBurrowAPIPollDuration              metric.Float64Gauge
+	ReceiverBurrowBytesInFlight                metric.Int64ObservableGauge
+	ReceiverBurrowConnections                  metric.Int64ObservableGauge
+	ReceiverBurrowConnectionsClosed            metric.Int64ObservableCounter
+	ReceiverBurrowEndsDropped                  metric.Int64ObservableCounter
+	ReceiverBurrowGroups                       metric.Int64ObservableGauge
+	ReceiverBurrowGroupsExpired                metric.Int64ObservableCounter
+	ReceiverBurrowGroupsRefused                metric.Int64Counter
+	ReceiverBurrowHandoverDuration             metric.Float64Gauge
+	ReceiverBurrowHandoverFailures             metric.Int64Counter
+	ReceiverBurrowHeadHistories                metric.Int64ObservableGauge
+	ReceiverBurrowIncidentEventsDropped        metric.Int64ObservableCounter
+	ReceiverBurrowLastContactTimestamp         metric.Float64ObservableGauge
+	ReceiverBurrowLastMovedTimestamp           metric.Float64ObservableGauge
+	ReceiverBurrowLastNotificationTimestamp    metric.Float64ObservableGauge
+	ReceiverBurrowLimit                        metric.Int64ObservableGauge
+	ReceiverBurrowLimitUsed                    metric.Int64ObservableGauge
+	ReceiverBurrowNotifications                metric.Int64Counter
+	ReceiverBurrowPartitions                   metric.Int64ObservableGauge
+	ReceiverBurrowPartitionsLeftOut            metric.Int64ObservableCounter
+	ReceiverBurrowPending                      metric.Int64ObservableGauge
+	ReceiverBurrowSeries                       metric.Int64ObservableGauge
+	ReceiverBurrowStorageFailures              metric.Int64Counter
+	ReceiverBurrowTopics                       metric.Int64ObservableGauge
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -63,6 +65,21 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterReceiverBurrowAPILastCompletePollTimestampCallback sets callback for observable ReceiverBurrowAPILastCompletePollTimestamp metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowAPILastCompletePollTimestampCallback(cb metric.Float64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerFloat64{inst: builder.ReceiverBurrowAPILastCompletePollTimestamp, obs: o})
+		return nil
+	}, builder.ReceiverBurrowAPILastCompletePollTimestamp)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterReceiverBurrowBytesInFlightCallback sets callback for observable ReceiverBurrowBytesInFlight metric.
@@ -176,6 +193,21 @@ func (builder *TelemetryBuilder) RegisterReceiverBurrowIncidentEventsDroppedCall
 		cb(ctx, &observerInt64{inst: builder.ReceiverBurrowIncidentEventsDropped, obs: o})
 		return nil
 	}, builder.ReceiverBurrowIncidentEventsDropped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterReceiverBurrowLastContactTimestampCallback sets callback for observable ReceiverBurrowLastContactTimestamp metric.
+func (builder *TelemetryBuilder) RegisterReceiverBurrowLastContactTimestampCallback(cb metric.Float64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerFloat64{inst: builder.ReceiverBurrowLastContactTimestamp, obs: o})
+		return nil
+	}, builder.ReceiverBurrowLastContactTimestamp)
 	if err != nil {
 		return err
 	}
@@ -364,6 +396,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{request}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowAPILastCompletePollTimestamp, err = builder.meter.Float64ObservableGauge(
+		"otelcol_receiver_burrow_api_last_complete_poll_timestamp",
+		metric.WithDescription("When the last poll ended in which Burrow's API answered every request, in seconds since the unix epoch; at first, when the receiver started. [Alpha]"),
+		metric.WithUnit("s"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowAPIPollDuration, err = builder.meter.Float64Gauge(
 		"otelcol_receiver_burrow_api_poll_duration",
 		metric.WithDescription("How long the last poll of Burrow's API took. [Alpha]"),
@@ -434,6 +472,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver_burrow_incident_events_dropped",
 		metric.WithDescription("Number of incident events that the logs pipelines did not take before newer ones needed their place. [Alpha]"),
 		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverBurrowLastContactTimestamp, err = builder.meter.Float64ObservableGauge(
+		"otelcol_receiver_burrow_last_contact_timestamp",
+		metric.WithDescription("When Burrow last told the state of a group, by source, in seconds since the unix epoch; at first, when the receiver started. [Alpha]"),
+		metric.WithUnit("s"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowLastMovedTimestamp, err = builder.meter.Float64ObservableGauge(
