@@ -154,20 +154,3 @@ func damagedStart(t *testing.T, dir string) {
 	})
 	k.stop(t)
 }
-
-// Incidents are printed by config/incidents.yaml: one line each time something happens.
-func TestIncidentsOnStandardOutput(t *testing.T) {
-	k := start(t, options{Configs: []string{"config/karrot.yaml", "config/incidents.yaml"}, Env: fast})
-	for _, name := range []string{"escalate-1-warn", "escalate-1-warn", "escalate-2-err", "escalate-2-err", "escalate-3-close", "escalate-3-close"} {
-		k.accept(t, testdata(t, "notifications", name+".json"))
-		time.Sleep(50 * time.Millisecond)
-	}
-	k.stop(t)
-	for _, sentence := range []string{
-		"Consumer group mailer in cluster east is WARN: total lag 2400",
-		"Consumer group mailer in cluster east went from WARN to ERR",
-		"Consumer group mailer in cluster east is OK again",
-	} {
-		assert.Equal(t, 1, strings.Count(k.log(), sentence), sentence)
-	}
-}
