@@ -113,10 +113,10 @@ func TestAgainstRunningPrometheus(t *testing.T) {
 			"KafkaConsumerStalled",
 			"KafkaConsumerStopped",
 			"KafkaConsumerTimeLagHigh",
-			"KarrotBurrowApiFails",
 			"KarrotCloudWatchLosesData",
 			"KarrotFull",
 			"KarrotGroupsReportedTwice",
+			"KarrotNearlyFull",
 			"KarrotPipelineRefuses",
 			"KarrotTemplateWrong",
 		}, active, "what was replayed and provoked, and nothing else")

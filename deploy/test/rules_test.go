@@ -142,11 +142,35 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestEveryRuleIsTested breaks each rule in every way that its tests must notice: it never fires, it always fires, it
-// does not wait, it does not linger.
+// TestEveryRuleIsTested breaks each rule in every way that its tests must notice.
 func TestEveryRuleIsTested(t *testing.T) {
-	files := readUnitTests(t)
-	rules := readRules(t)
+	requireEveryRuleTested(t, readRules(t), readUnitTests(t))
+}
+
+// TestAlertsInTheDocs does the same with the alerts that docs/operating.md prints. Their names are the comments above them.
+func TestAlertsInTheDocs(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/operating.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(text), "## What to alert on")
+	require.True(t, found)
+	block := promqlBlock.FindStringSubmatch(section)
+	require.NotNil(t, block)
+	group := ruleGroup{Name: "operating"}
+	for _, alert := range strings.Split(strings.TrimSpace(block[1]), "\n\n") {
+		name, expr, _ := strings.Cut(alert, "\n")
+		require.True(t, strings.HasPrefix(name, "# "), "an alert begins with what it says: %s", alert)
+		group.Rules = append(group.Rules, rule{Alert: strings.TrimPrefix(name, "# "), Expr: expr})
+	}
+	require.GreaterOrEqual(t, len(group.Rules), 7)
+	rules, tests := ruleFile{Groups: []ruleGroup{group}}, readYAML[unitTestFile](t, "testdata/operating.yaml")
+	output, ok := promtool(t, rules, tests.Tests)
+	require.True(t, ok, output)
+	requireEveryRuleTested(t, rules, map[string]unitTestFile{"operating.yaml": tests})
+}
+
+// requireEveryRuleTested breaks each rule: it never fires, it always fires, it does not wait, it does not linger.
+func requireEveryRuleTested(t *testing.T, rules ruleFile, files map[string]unitTestFile) {
+	t.Helper()
 	for g, group := range rules.Groups {
 		for i, original := range group.Rules {
 			t.Run(original.name(), func(t *testing.T) {
@@ -256,6 +280,17 @@ func selectors(t testing.TB, expr string) []*parser.VectorSelector {
 // passes says whether promtool is content with these rules and tests.
 func passes(t testing.TB, rules ruleFile, tests []unitTest) bool {
 	t.Helper()
+	output, ok := promtool(t, rules, tests)
+	if !ok {
+		// A file that promtool cannot read proves nothing.
+		require.Contains(t, output, "got:", output)
+	}
+	return ok
+}
+
+// promtool runs tests of rules.
+func promtool(t testing.TB, rules ruleFile, tests []unitTest) (output string, ok bool) {
+	t.Helper()
 	dir := t.TempDir()
 	write := func(name string, content any) {
 		text, err := yaml.Marshal(content)
@@ -264,12 +299,7 @@ func passes(t testing.TB, rules ruleFile, tests []unitTest) bool {
 	}
 	write("rules.yaml", rules)
 	write("tests.yaml", unitTestFile{RuleFiles: []string{"rules.yaml"}, EvaluationInterval: "1m", Tests: tests})
-	output, ok := tool(t, dir, "promtool", "test", "rules", "tests.yaml")
-	if !ok {
-		// A file that promtool cannot read proves nothing.
-		require.Contains(t, output, "got:", output)
-	}
-	return ok
+	return tool(t, dir, "promtool", "test", "rules", "tests.yaml")
 }
 
 func TestEveryAlertHasARunbook(t *testing.T) {
