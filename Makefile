@@ -215,7 +215,7 @@ clean: ## Remove what was built
 MODULES += deploy/test deploy/test/keda
 
 .PHONY: test-deploy
-test-deploy: build build/cfn-lint/installed ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager, Python's venv)
+test-deploy: build build/cfn-lint/installed build/moto/installed ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager, Python's venv)
 	cd deploy/test && PATH="$(CURDIR)/build/cfn-lint/bin:$$PATH" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
 	cd deploy/test/keda && $(GOTEST) ./...
 
