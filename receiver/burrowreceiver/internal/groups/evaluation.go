@@ -131,7 +131,7 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h 
 
 // notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; before is what it was.
 func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, before float64) float64 {
-	_, packed := h.find(s.Group.Cluster, p)
+	packed := h.find(s.Group.Cluster, p)
 	if before <= 0 || packed == nil || packed.length == 0 {
 		return before
 	}

@@ -280,7 +280,7 @@ func TestReadAsOftenAsARule(t *testing.T) {
 	f.heads(0, 100)
 	f.poll(1, read(burrow.StatusOK, 0, []int64{100}, 0))
 	f.heads(2, 100)
-	see := func(second int, since int, seen bool) {
+	see := func(second, since int, seen bool) {
 		require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: []int64{100}, Received: at(second)}, Read{Since: at(since), Seen: seen}))
 	}
 	points := func() int { return len(pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0])) }

@@ -64,13 +64,13 @@ func newHeads(limits Limits) heads {
 	return heads{topics: map[key]*topicHeads{}, max: limits.MaxPartitions, expireAfter: limits.ExpireAfter}
 }
 
-// find returns the history of a partition and those of its topic, nil for what there is not.
-func (h *heads) find(cluster string, p *burrow.PartitionStatus) (*topicHeads, *packedHistory) {
+// find returns the history of a partition, nil if there is none.
+func (h *heads) find(cluster string, p *burrow.PartitionStatus) *packedHistory {
 	topic := h.topics[key{cluster, p.Topic}]
 	if topic == nil {
-		return nil, nil
+		return nil
 	}
-	return topic, topic.partitions.get(p.Partition)
+	return topic.partitions.get(p.Partition)
 }
 
 // headHistory is what is known of one partition's head.
@@ -194,7 +194,7 @@ func (h *heads) reclaim(states func(yield func(*State) bool), now time.Time) {
 }
 
 func (h *heads) keep(cluster string, p *burrow.PartitionStatus) {
-	if _, history := h.find(cluster, p); history != nil {
+	if history := h.find(cluster, p); history != nil {
 		history.generation = h.generation
 	}
 }
@@ -463,8 +463,7 @@ func (h *headHistory) before(now int64) int {
 // history, if it is higher. If that was before all that is known, it is the oldest time known, at which the message was there already.
 func (h *headHistory) passed(offset int64, newest headPoint) (at int64, bound, ok bool) {
 	above := newest
-	for i := len(h.points) - 1; i >= 0; i-- {
-		p := h.points[i]
+	for i, p := range slices.Backward(h.points) {
 		if p.offset > offset {
 			above = p
 			continue

@@ -202,18 +202,16 @@ func (i *Incidents) inLast(start time.Time) bool {
 	return !i.last.end.IsZero() && !start.After(i.last.end) && start.After(i.last.start.Add(-maxEvaluationAge))
 }
 
-// adopt takes the ID and the start that Burrow gave the open incident, and says whether they are new. The start stays
-// when the ID changes.
-func (i *Incidents) adopt(n *burrow.Notification) bool {
+// adopt takes the ID and the start that Burrow gave the open incident. The start stays when the ID changes.
+func (i *Incidents) adopt(n *burrow.Notification) {
 	if n.ID == "" || n.ID == i.ID || i.recent.has(n.ID) {
-		return false
+		return
 	}
 	if i.ID == "" && !n.Start.IsZero() && !i.inLast(n.Start) {
 		i.Start = n.Start
 	}
 	i.ID = n.ID
 	i.recent.add(n.ID)
-	return true
 }
 
 // ended is the same without the open incident.

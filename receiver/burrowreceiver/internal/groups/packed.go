@@ -78,7 +78,7 @@ func (p *packedHistory) close(h *headHistory) {
 		packed = binary.AppendUvarint(packed, uint64(point.at-last.at))         //nolint:gosec // the same
 		last = point
 	}
-	p.length = uint8(len(packed))
+	p.length = uint8(len(packed)) //nolint:gosec // at most packedPoints
 }
 
 // packedSize is how many bytes point i takes.

@@ -264,7 +264,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 func (h *heads) records(g *burrow.GroupStatus) []headRecord {
 	var list []headRecord
 	add := func(p *burrow.PartitionStatus) {
-		_, packed := h.find(g.Cluster, p)
+		packed := h.find(g.Cluster, p)
 		if packed == nil || packed.length == 0 {
 			return
 		}
