@@ -314,7 +314,7 @@ type deviations struct {
 	standing []float64
 	// fresh is the same, at those scrapes at which the value had changed.
 	fresh []float64
-	// bounds are the fresh values that are lower bounds. They are in none of the others.
+	// bounds are, as in wrong, the fresh values that are lower bounds. They are in none of the others.
 	bounds []float64
 	// missing is at how many scrapes, from the first value on, there was none.
 	missing int
@@ -346,7 +346,7 @@ func (g *group) errorsOf(t testing.TB) (e deviations) {
 		difference := point.Value - want.Seconds()
 		if bound[point.At.UnixMilli()] {
 			if point.Value != last {
-				e.bounds = append(e.bounds, difference)
+				e.bounds = append(e.bounds, g.wrong(point.At, point.Value))
 			}
 			last = point.Value
 			continue

@@ -297,13 +297,13 @@ func TestRefreshCost(t *testing.T) {
 	percent := func(used time.Duration) string { return fmt.Sprintf("%.1f%%", 100*used.Seconds()/watched.Seconds()) }
 	for _, refresh := range []int{30, 10, 5, 2} {
 		a := run.Addresses(t, 2)
-		burrow := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, 10, refresh, 1}, a[0], a[1])
-		burrow.Ready(t, startTime, "http://"+a[0]+"/burrow/admin/ready")
+		p := startBurrowWith(t, c, "burrow-"+strconv.Itoa(refresh), burrowSettings{10, 10, refresh, 1}, a[0], a[1])
+		p.Ready(t, startTime, "http://"+a[0]+"/burrow/admin/ready")
 		rests(t, 10*time.Second)
-		broker, own := c.kafka.CPU(t), burrow.CPU(t)
+		broker, own := c.kafka.CPU(t), p.CPU(t)
 		rests(t, watched)
-		rows = append(rows, []string{strconv.Itoa(refresh), percent(burrow.CPU(t) - own), percent(c.kafka.CPU(t) - broker)})
-		burrow.Stop(t)
+		rows = append(rows, []string{strconv.Itoa(refresh), percent(p.CPU(t) - own), percent(c.kafka.CPU(t) - broker)})
+		p.Stop(t)
 	}
 	report := markdown(rows)
 	t.Log("\n" + report)
@@ -356,7 +356,7 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 		row := slices.Clone(name)
 		for _, trouble := range troubles {
 			var polled, notified []float64
-			told := 0.0
+			stayed := 0.0
 			for n := range copies {
 				group := nameOf(trouble.name, n)
 				v := w.all[watchKey{i, group}]
@@ -364,11 +364,11 @@ func settingsTables(t *testing.T, w *watch, settled time.Time, brokeAt map[strin
 					t.Fatalf("Burrow %d told too little of %s: %v", i, group, v)
 				}
 				first, share := firstBad(v.polled, brokeAt[group])
-				polled, told = append(polled, first), told+share/copies
+				polled, stayed = append(polled, first), stayed+share/copies
 				first, _ = firstBad(v.notified, brokeAt[group])
 				notified = append(notified, first)
 			}
-			row = append(row, fmt.Sprintf("%s / %s / %.0f%%", times(polled), times(notified), 100*told))
+			row = append(row, fmt.Sprintf("%s / %s / %.0f%%", times(polled), times(notified), 100*stayed))
 		}
 		toldRows = append(toldRows, row)
 		row = slices.Clone(name)
