@@ -156,7 +156,7 @@ func TestAlertsInTheDocs(t *testing.T) {
 	block := promqlBlock.FindStringSubmatch(section)
 	require.NotNil(t, block)
 	group := ruleGroup{Name: "operating"}
-	for _, alert := range strings.Split(strings.TrimSpace(block[1]), "\n\n") {
+	for alert := range strings.SplitSeq(strings.TrimSpace(block[1]), "\n\n") {
 		name, expr, _ := strings.Cut(alert, "\n")
 		require.True(t, strings.HasPrefix(name, "# "), "an alert begins with what it says: %s", alert)
 		group.Rules = append(group.Rules, rule{Alert: strings.TrimPrefix(name, "# "), Expr: expr})
