@@ -93,10 +93,12 @@ type group struct {
 	name string
 	// timeLags says whether its time lags are compared with the truth.
 	timeLags bool
+	// within is the limit of the median error of its time lags, in seconds.
+	within float64
 }
 
 func (c *chain) group(name string) *group {
-	g := &group{chain: c, name: name, timeLags: true}
+	g := &group{chain: c, name: name, timeLags: true, within: 1}
 	c.groups.add(g)
 	return g
 }
