@@ -109,16 +109,17 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	check := func(t *testing.T, o options) (hints []string, rest string) {
+	check := func(t *testing.T, o options) (hints []string, others string) {
 		t.Helper()
+		var rest []string
 		for line := range strings.Lines(subcommand(t, command(t, o), "check")) {
 			if hint, found := strings.CutPrefix(line, "Hint: "); found {
 				hints = append(hints, strings.TrimSpace(hint))
 			} else {
-				rest += line
+				rest = append(rest, line)
 			}
 		}
-		return hints, rest
+		return hints, strings.Join(rest, "")
 	}
 	t.Run("nothing is wrong", func(t *testing.T) {
 		_, rest := check(t, options{})
