@@ -175,7 +175,7 @@ func TestComponents(t *testing.T) {
 	assert.Equal(t, []string{"burrow", "otlp"}, names(has.Receivers))
 	assert.Equal(t, []string{"batch", "filter", "groupbyattrs", "interval", "memory_limiter", "resource", "transform"}, names(has.Processors))
 	assert.Equal(t, []string{"awsemf", "debug", "nop", "otlp_grpc", "otlp_http", "prometheus", "prometheusremotewrite"}, names(has.Exporters))
-	assert.Equal(t, []string{"failover", "forward"}, names(has.Connectors))
+	assert.Equal(t, []string{"forward", "retryable"}, names(has.Connectors))
 	m := readManifest(t)
 	assert.Len(t, has.Extensions, len(m.Extensions))
 	assert.Len(t, has.Exporters, len(m.Exporters))

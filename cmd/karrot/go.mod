@@ -6,7 +6,6 @@ go 1.25.0
 
 require (
 	github.com/lowess/karrot v0.0.0
-	github.com/open-telemetry/opentelemetry-collector-contrib/connector/failoverconnector v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/awsemfexporter v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter v0.152.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusremotewriteexporter v0.152.0
