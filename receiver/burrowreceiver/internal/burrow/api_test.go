@@ -577,7 +577,10 @@ func TestAPIFailures(t *testing.T) {
 		require.ErrorContains(t, err, "GET /v3/kafka/"+cluster+"/consumer: ")
 	}
 
+	// The API has a copy of the client.
 	client.Timeout = 0
+	api, err = NewAPI(client, server.URL, noLimit, APILimits{})
+	require.NoError(t, err)
 	for _, cluster := range []string{"silent", "half"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(20*time.Millisecond, cancel)
