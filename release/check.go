@@ -27,11 +27,11 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 )
 
-const (
-	// user is whom the image runs as, and storage the folder of its that is not root's.
-	user    = 10001
-	storage = "var/lib/karrot"
-)
+// user is whom the image runs as.
+const user = 10001
+
+// storage are the folders of the image that are user's: that of the storage, and those above it, to which buildah gives the same owner.
+var storage = []string{"var", "var/lib", "var/lib/karrot"}
 
 // Check reads the files of a release as somebody does who downloaded them.
 func (r *Release) Check(ctx context.Context) error {
@@ -437,8 +437,8 @@ func (r *Release) checkImageFor(image layout, d descriptor, p Platform, binary [
 	return nil
 }
 
-// readLayer adds the files of a layer. Everybody must be able to read them, and nobody but root to change them; only the folder of
-// the storage is Karrot's, and those above it, to which buildah gives the same owner.
+// readLayer adds the files of a layer. Everybody must be able to read them, and nobody but root to change them; only the folders of
+// the storage are Karrot's.
 func readLayer(data []byte, files map[string][]byte) error {
 	unzipped, err := gzip.NewReader(bytes.NewReader(data))
 	if err != nil {
@@ -453,7 +453,7 @@ func readLayer(data []byte, files map[string][]byte) error {
 			return err
 		}
 		owner := 0
-		if name := strings.Trim(header.Name, "/"); header.Typeflag == tar.TypeDir && strings.HasPrefix(storage+"/", name+"/") {
+		if name := strings.Trim(header.Name, "/"); header.Typeflag == tar.TypeDir && slices.Contains(storage, name) {
 			owner = user
 		}
 		if mode := header.Mode & 0o7777; mode&0o444 != 0o444 || mode&0o7022 != 0 || header.Uid != owner || header.Gid != owner {
