@@ -161,6 +161,6 @@ receivers:
 	o.Env["KARROT_BURROW_API"] = "http://karrot:right-horse@localhost:8000"
 	refused := command(t, o)
 	require.Error(t, refused.cmd.Run())
-	assert.Contains(t, refused.log(), "api.endpoint must be a URL as in http://localhost:8000, without user and password, for which there are auth and headers")
+	assert.Contains(t, refused.log(), "must be a URL as in http://localhost:8000, without user and password, for which there are auth and headers")
 	assert.NotContains(t, refused.log(), "right-horse")
 }
