@@ -762,7 +762,7 @@ type metricBurrowGroupPartitionsAhead struct {
 // init fills burrow.group.partitions_ahead metric with initial data.
 func (m *metricBurrowGroupPartitionsAhead) init() {
 	m.data.SetName("burrow.group.partitions_ahead")
-	m.data.SetDescription("Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably made again.")
+	m.data.SetDescription("Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably recreated.")
 	m.data.SetUnit("{partition}")
 	m.data.SetEmptyGauge()
 	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)

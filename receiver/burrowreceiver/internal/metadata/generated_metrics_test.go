@@ -340,7 +340,7 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["burrow.group.partitions_ahead"] = true
 					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
 					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
-					assert.Equal(t, "Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably made again.", mi.Description())
+					assert.Equal(t, "Number of partitions whose newest commit lies above the head that Burrow has read since. Their topic was probably recreated.", mi.Description())
 					assert.Equal(t, "{partition}", mi.Unit())
 					dp := mi.Gauge().DataPoints().At(0)
 					assert.Equal(t, start, dp.StartTimestamp())
