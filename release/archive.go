@@ -47,7 +47,11 @@ func (r *Release) build(ctx context.Context, p Platform) ([]byte, error) {
 	if _, err := finish(cmd); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(r.Source, file))
+	binary, err := os.ReadFile(filepath.Join(r.Source, file))
+	if err != nil {
+		return nil, err
+	}
+	return binary, os.Remove(filepath.Join(r.Source, file))
 }
 
 // folder is what everything in an archive lies in.
