@@ -80,7 +80,7 @@ chain-settings: build/burrow build/kafka.classpath ## Measure what Burrow's sett
 		go test -count=1 -timeout 20m -run '^(TestSettings|TestRefreshCost)$$' -v ./... -args -settings-report
 
 .PHONY: chain-timelag
-chain-timelag: build build/burrow build/kafka.classpath ## Measure time lags with a real Kafka and Burrow at their shipped intervals, and write them into docs/time-lag.md (six minutes)
+chain-timelag: build build/burrow build/kafka.classpath ## Measure time lags with a real Kafka and Burrow at their shipped intervals, and write them into docs/time-lag.md (five minutes)
 	cd e2e/chain && KARROT_BIN=$(CURDIR)/$(BIN) BURROW=$(CURDIR)/build/burrow KAFKA_CLASSPATH=$(CURDIR)/build/kafka.classpath \
 		go test -count=1 -timeout 15m -run '^TestTimeLags$$' -v ./... -args -timelag-report
 

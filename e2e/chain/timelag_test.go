@@ -16,8 +16,8 @@ var timeLagReport = flag.Bool("timelag-report", false, "measure time lags with r
 // The moments of the report.
 const (
 	lagsBegin = 40 * time.Second
-	lagsBack  = 220 * time.Second
-	lagsEnd   = 285 * time.Second
+	lagsBack  = 190 * time.Second
+	lagsEnd   = 240 * time.Second
 )
 
 // lagScenarios are loads and consumers, and what becomes of them.
@@ -39,7 +39,7 @@ var lagScenarios = []struct {
 		member.set(advance(7))
 		return g
 	}},
-	{"stopped", "stops for three minutes", func(t *testing.T, c *chain) *group {
+	{"stopped", "stops for two and a half minutes", func(t *testing.T, c *chain) *group {
 		g, member := c.lagGroup(t, "lag-stopped", 3, evenly, follow)
 		c.at(t, lagsBegin)
 		member.stop()
@@ -47,7 +47,7 @@ var lagScenarios = []struct {
 		c.consume(t, g.name, commitEvery, follow, g.name)
 		return g
 	}},
-	{"stalled", "commits the same offsets for three minutes", func(t *testing.T, c *chain) *group {
+	{"stalled", "commits the same offsets for two and a half minutes", func(t *testing.T, c *chain) *group {
 		g, member := c.lagGroup(t, "lag-stalled", 3, evenly, follow)
 		c.at(t, lagsBegin)
 		member.set(hold)
@@ -66,14 +66,6 @@ var lagScenarios = []struct {
 		g, _ := c.lagGroup(t, "lag-bursty", 1, func(_, second int) int { return bursts(second) }, advance(30))
 		return g
 	}},
-	{"sparse", "a record each 40 s; stops for three minutes", func(t *testing.T, c *chain) *group {
-		g, member := c.lagGroup(t, "lag-sparse", 1, func(_, _ int) int { return oneIn(40) }, follow)
-		c.at(t, lagsBegin)
-		member.stop()
-		c.at(t, lagsBack)
-		c.consume(t, g.name, commitEvery, follow, g.name)
-		return g
-	}},
 	{"uneven", "50, 5 and a twentieth of a record a second, committed 5, 15 and 60 s after they were read", func(t *testing.T, c *chain) *group {
 		rules := []commitRule{behind(5), behind(15), behind(60)}
 		g, _ := c.lagGroup(t, "lag-uneven", 3, func(partition, _ int) int {
@@ -83,7 +75,7 @@ var lagScenarios = []struct {
 		})
 		return g
 	}},
-	{"transactional", "transactions of a second, each third one aborted; stops for three minutes", func(t *testing.T, c *chain) *group {
+	{"transactional", "transactions of a second, each third one aborted; stops for two and a half minutes", func(t *testing.T, c *chain) *group {
 		const name = "lag-transactional"
 		c.createTopic(t, name, 2, nil)
 		c.produceTransactions(t, name, 2, time.Second, 5)
@@ -94,21 +86,7 @@ var lagScenarios = []struct {
 		c.consume(t, name, commitEvery, follow, name)
 		return c.group(name)
 	}},
-	{"recreated", "its topic is deleted and made again; then committed 15 s after it was read", func(t *testing.T, c *chain) *group {
-		const name = "lag-recreated"
-		c.createTopic(t, name, 2, nil)
-		p := c.load(t, name, 2, evenly)
-		member := c.consume(t, name, commitEvery, follow, name)
-		c.at(t, lagsBegin)
-		p.stop()
-		member.stop()
-		c.deleteTopic(t, name)
-		c.createTopic(t, name, 2, nil)
-		c.load(t, name, 2, evenly)
-		c.consume(t, name, commitEvery, behind(15), name)
-		return c.group(name)
-	}},
-	{"wide", "24 partitions, each fourth of which is stalled for three minutes", func(t *testing.T, c *chain) *group {
+	{"wide", "24 partitions, each fourth of which is stalled for two and a half minutes", func(t *testing.T, c *chain) *group {
 		g, member := c.lagGroup(t, "lag-wide", 24, func(_, _ int) int { return 1 + rand.IntN(5) }, follow)
 		c.at(t, lagsBegin)
 		member.set(func(p partitionKey, position, committed int64) (int64, bool) {
@@ -144,7 +122,7 @@ func (c *chain) lagGroup(t *testing.T, name string, partitions int32, load func(
 // they are made after its start.
 func TestTimeLags(t *testing.T) {
 	if !*timeLagReport {
-		t.Skip("run make chain-timelag: it takes six minutes")
+		t.Skip("run make chain-timelag: it takes five minutes")
 	}
 	c := startChain(t, 1, 5*time.Minute, pace{topicRefresh: topicRefresh, pollEvery: 10})
 	groups := make([]*group, len(lagScenarios))
