@@ -26,20 +26,24 @@ var lagScenarios = []struct {
 	play        func(*testing.T, *chain) *group
 }{
 	{"steady", "read at once", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, _ := c.lagGroup(t, "lag-steady", 3, evenly, follow)
 		return g
 	}},
 	{"late", "committed 15 s after it was read", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, _ := c.lagGroup(t, "lag-late", 1, evenly, behind(15))
 		return g
 	}},
 	{"slow", "from then on, a third of the load is not read", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, member := c.lagGroup(t, "lag-slow", 2, evenly, follow)
 		c.at(t, lagsBegin)
 		member.set(advance(7))
 		return g
 	}},
 	{"stopped", "stops for two and a half minutes", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, member := c.lagGroup(t, "lag-stopped", 3, evenly, follow)
 		c.at(t, lagsBegin)
 		member.stop()
@@ -48,6 +52,7 @@ var lagScenarios = []struct {
 		return g
 	}},
 	{"stalled", "commits the same offsets for two and a half minutes", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, member := c.lagGroup(t, "lag-stalled", 3, evenly, follow)
 		c.at(t, lagsBegin)
 		member.set(hold)
@@ -56,17 +61,20 @@ var lagScenarios = []struct {
 		return g
 	}},
 	{"rewound", "goes back by 1,000 records, and reads them at twice the load", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, member := c.lagGroup(t, "lag-rewound", 2, evenly, follow)
 		c.at(t, lagsBegin+20*time.Second)
 		member.set(rewind(1000, advance(20)))
 		return g
 	}},
 	{"bursty", "60 a second for 15 s of each 75 s, read at 30 a second", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		bursts := burstsOf(15, 75)
 		g, _ := c.lagGroup(t, "lag-bursty", 1, func(_, second int) int { return bursts(second) }, advance(30))
 		return g
 	}},
 	{"uneven", "50, 5 and a twentieth of a record a second, committed 5, 15 and 60 s after they were read", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		rules := []commitRule{behind(5), behind(15), behind(60)}
 		g, _ := c.lagGroup(t, "lag-uneven", 3, func(partition, _ int) int {
 			return []int{45 + rand.IntN(11), 2 + rand.IntN(7), oneIn(20)}[partition]
@@ -76,6 +84,7 @@ var lagScenarios = []struct {
 		return g
 	}},
 	{"transactional", "transactions of a second, each third one aborted; stops for two and a half minutes", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		const name = "lag-transactional"
 		c.createTopic(t, name, 2, nil)
 		c.produceTransactions(t, name, 2, time.Second, 5)
@@ -87,6 +96,7 @@ var lagScenarios = []struct {
 		return c.group(name)
 	}},
 	{"wide", "24 partitions, each fourth of which is stalled for two and a half minutes", func(t *testing.T, c *chain) *group {
+		t.Helper()
 		g, member := c.lagGroup(t, "lag-wide", 24, func(_, _ int) int { return 1 + rand.IntN(5) }, follow)
 		c.at(t, lagsBegin)
 		member.set(func(p partitionKey, position, committed int64) (int64, bool) {
