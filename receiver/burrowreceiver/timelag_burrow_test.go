@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 )
 
 // simWindow is intervals in Burrow's storage.
@@ -151,18 +149,6 @@ func (r *simResult) notification(t *testing.T) []byte {
 	body, err := json.Marshal(map[string]any{"Event": map[string]any{"Result": r}})
 	require.NoError(t, err)
 	return body
-}
-
-// answer is what Burrow's API says, with all partitions.
-func (r *simResult) answer(t *testing.T) *burrow.GroupStatus {
-	t.Helper()
-	all := *r
-	all.Partitions = r.all
-	body, err := json.Marshal(map[string]any{"error": false, "message": "consumer status returned", "status": all})
-	require.NoError(t, err)
-	status, err := burrow.DecodeLag(body, burrow.Limits{MaxPartitions: simPartitions})
-	require.NoError(t, err)
-	return status
 }
 
 // status has Burrow's rules, in Burrow's order, with allowed-lag 0 and minimum-complete 0.

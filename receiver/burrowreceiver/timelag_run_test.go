@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -278,7 +279,7 @@ func (s *simulation) notify() {
 	require.Empty(s.t, send(s.receiver.webhook, "POST", result.notification(s.t)))
 	told := result.Partitions
 	if result.MaxLag.Status == "OK" {
-		told = append(told[:len(told):len(told)], result.MaxLag)
+		told = append(slices.Clip(told), result.MaxLag)
 	}
 	s.evaluated(told)
 	s.emit()
