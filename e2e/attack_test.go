@@ -203,7 +203,12 @@ func (a attack) test(t *testing.T) {
 		})
 	}
 	logGrowth := len(k.log()) - logBefore
-	for time.Since(begin) < 2*attackLength {
+	measuring := os.Getenv("KARROT_ATTACK_MEASURE") != ""
+	after := time.Second
+	if measuring {
+		after = attackLength
+	}
+	for ended := time.Now(); time.Since(ended) < after; {
 		h.notify(t, 5*time.Millisecond)
 	}
 	k.requireAlive(t, h)
@@ -212,7 +217,7 @@ func (a attack) test(t *testing.T) {
 	t.Logf("figures | %s | %d MB | %d MB | %.1f ms | %d KB |", strings.TrimPrefix(t.Name(), "TestAttack/"), idle>>20, peak>>20,
 		float64(p99.Microseconds())/1000, logGrowth>>10)
 
-	if os.Getenv("KARROT_ATTACK_MEASURE") != "" {
+	if measuring {
 		assert.Zero(t, h.refused, "honest notifications that were not answered with 200")
 		assert.Less(t, p99, maxHonest)
 	} else {

@@ -110,7 +110,7 @@ func (p *poller) observeLength(length time.Duration, now time.Time) {
 		}
 		return
 	}
-	if untold, tell := p.late.begin(now); tell {
+	if untold, tell := p.late.fail(now); tell {
 		p.logger.Warn("A poll of Burrow's API takes longer than api.collection_interval. Raise that or api.max_concurrent_requests, or filter.",
 			zap.Duration("length", length), zap.Duration("collection_interval", p.cfg.CollectionInterval), zap.Int("times_since_last_line", untold))
 	}
@@ -184,7 +184,7 @@ func (p *poller) endAbsentClusters(listed []string, asked time.Time) {
 func (p *poller) observe(r *round, now time.Time) {
 	if r.failures > 0 {
 		p.polls.incomplete.Add(1)
-		if untold, tell := p.outage.begin(now); tell {
+		if untold, tell := p.outage.fail(now); tell {
 			p.logger.Error("Burrow's API can't be asked for everything. What is known stays until expire_after.",
 				zap.Int("failures", r.failures), printableError(r.first), zap.Int("outages_since_last_line", untold))
 		}

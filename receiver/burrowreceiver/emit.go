@@ -111,12 +111,14 @@ func (h *handOvers) attempt(ctx context.Context, limit *time.Duration, consume f
 // observe ends a pass. err is of its first hand-over that failed; repeated says that the pass had repeats in it, left that something
 // that was refused is still to be repeated. It logs when the pipelines begin and when they cease to refuse.
 func (h *handOvers) observe(now time.Time, err error, repeated, left bool) {
+	if err != nil {
+		if untold, tell := h.outage.fail(now); tell {
+			h.logger.Error("A pipeline refuses what is handed over. "+h.promise, zap.String("signal", h.signal), zap.Error(err), zap.Int("outages_since_last_line", untold))
+		}
+	}
 	switch {
 	case err != nil && h.repeat == 0:
 		h.repeat, h.repeatAt = firstRepeat, now.Add(firstRepeat)
-		if untold, tell := h.outage.begin(now); tell {
-			h.logger.Error("A pipeline refuses what is handed over. "+h.promise, zap.String("signal", h.signal), zap.Error(err), zap.Int("outages_since_last_line", untold))
-		}
 	case err != nil && repeated:
 		h.repeat = min(2*h.repeat, lastRepeat)
 		h.repeatAt = now.Add(h.repeat)

@@ -206,32 +206,31 @@ func groupFields(cluster, group string) []zap.Field {
 	return []zap.Field{zap.String("cluster", burrow.Printable(cluster)), zap.String("group", burrow.Printable(group))}
 }
 
-// outage is something that fails for a while. Its begin and its end have a line each, unless the begin of the last one that had is less than
-// linesInterval ago: what comes and goes would fill the log.
+// outage is something that fails for a while. Its begin and its end have a line each. While the begin of the last one that had is less than
+// linesInterval ago it waits for its line, and has none if it ends before: what comes and goes would fill the log.
 type outage struct {
 	failing, told bool
 	begun         time.Time // of the last one that had a line
 	untold        int       // since then
 }
 
-// begin takes a failure, and says whether it is the first one of an outage that has a line. untold is how many had none since the last one that had.
-func (o *outage) begin(now time.Time) (untold int, tell bool) {
-	if o.failing {
-		return 0, false
-	}
+// fail takes a failure, and says whether the outage that it belongs to gets its line now. untold is how many had none since the last one that had.
+func (o *outage) fail(now time.Time) (untold int, tell bool) {
 	o.failing = true
-	o.told = now.Sub(o.begun) >= linesInterval
-	if !o.told {
-		o.untold++
+	if o.told || now.Sub(o.begun) < linesInterval {
 		return 0, false
 	}
-	untold, o.untold, o.begun = o.untold, 0, now
+	untold, o.untold = o.untold, 0
+	o.told, o.begun = true, now
 	return untold, true
 }
 
 // end takes a success, and says whether an outage ends with it that had a line.
 func (o *outage) end() (tell bool) {
-	tell = o.failing && o.told
-	o.failing = false
+	tell = o.told
+	if o.failing && !o.told {
+		o.untold++
+	}
+	o.failing, o.told = false, false
 	return tell
 }

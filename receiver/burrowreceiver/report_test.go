@@ -316,10 +316,10 @@ func TestOutagesThatComeAndGo(t *testing.T) {
 			}
 			continue
 		}
-		if untold, tell := o.begin(now); tell {
+		if untold, tell := o.fail(now); tell {
 			told = append(told, fmt.Sprint(second, " begins, untold ", untold))
 		}
-		_, again := o.begin(now)
+		_, again := o.fail(now)
 		assert.False(t, again, "an outage begins once")
 	}
 	assert.Equal(t, []string{
@@ -327,6 +327,24 @@ func TestOutagesThatComeAndGo(t *testing.T) {
 	}, told)
 	assert.True(t, o.end())
 	assert.False(t, o.end(), "and ends once")
+}
+
+// An outage that begins soon after the last line and stays has its line as soon as one is due.
+func TestOutageThatStays(t *testing.T) {
+	begin := time.Date(2026, 11, 22, 13, 0, 0, 0, time.UTC)
+	var o outage
+	o.fail(begin)
+	assert.True(t, o.end())
+	o.fail(begin.Add(5 * time.Second))
+	assert.False(t, o.end(), "it had no line")
+	var told []string
+	for second := 20; second < 36_000; second++ {
+		if untold, tell := o.fail(begin.Add(time.Duration(second) * time.Second)); tell {
+			told = append(told, fmt.Sprint(second, ", untold ", untold))
+		}
+	}
+	assert.Equal(t, []string{"60, untold 1"}, told)
+	assert.True(t, o.end())
 }
 
 // So a pipeline that takes every other hand-over does not fill the log.

@@ -110,7 +110,7 @@ func (k *keeper) save(ctx context.Context, now time.Time, _ bool) (done bool) {
 		return true
 	}
 	k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)
-	if untold, tell := k.outage.begin(now); tell {
+	if untold, tell := k.outage.fail(now); tell {
 		k.logger.Error("The storage can't be written. It is tried again every interval.", zap.Error(err), zap.Int("outages_since_last_line", untold))
 	}
 	return true
