@@ -241,8 +241,12 @@ func TestPeerPrometheus(t *testing.T) {
 		}
 		return n
 	}
-	full := 0
+	full, clusters := 0, map[string]bool{}
 	for id, value := range page {
+		if cluster, found := strings.CutPrefix(id, `burrow_group_status{cluster="`); found {
+			cluster, _, _ = strings.Cut(cluster, `"`)
+			clusters[cluster] = true
+		}
 		if labels, found := strings.CutPrefix(id, "burrow_group_status"); found && value == 3 && page["burrow_group_complete_ratio"+labels] == 1 {
 			full++
 		}
@@ -254,6 +258,9 @@ func TestPeerPrometheus(t *testing.T) {
 		`burrow_group_incident_duration_seconds > 600`:                                                   over("burrow_group_incident_duration_seconds", "", 600),
 		`topk(10, burrow_partition_lag)`:                                                                 10,
 		`max_over_time(burrow_group_max_time_lag_seconds[10m]) > 600`:                                    over("burrow_group_max_time_lag_seconds", "", 600),
+		`burrow_group_partitions_ahead > 0`:                                                              over("burrow_group_partitions_ahead", "", 0),
+		`time() - burrow_group_oldest_unread_timestamp_seconds > 600`:                                    0, // off by default
+		`time() - max by (cluster) (otelcol_receiver_burrow_last_moved_timestamp_seconds) > 120`:         0,
 		`time() - max by (job, receiver) (otelcol_receiver_burrow_last_contact_timestamp_seconds) > 180`: 0,
 	}
 	for _, positive := range []string{`burrow_group_status > 1`, `burrow_group_partitions{status="stop"} > 0`} {
@@ -275,6 +282,7 @@ func TestPeerPrometheus(t *testing.T) {
 		`burrow_group_incident_duration_seconds > 60`:                                                   over("burrow_group_incident_duration_seconds", "", 60),
 		`burrow_group_max_time_lag_seconds > 60`:                                                        over("burrow_group_max_time_lag_seconds", "", 60),
 		`time() - max by (job, receiver) (otelcol_receiver_burrow_last_contact_timestamp_seconds) > -1`: 1,
+		`time() - max by (cluster) (otelcol_receiver_burrow_last_moved_timestamp_seconds) > -1`:         len(clusters),
 	} {
 		require.Positive(t, want, query)
 		answer, err := prom.Query(t.Context(), server, query, time.Now())
