@@ -103,8 +103,10 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h 
 		m := s.Group.MaxLag
 		switch {
 		case m != nil && burrow.ComparePartition(m, &p.PartitionStatus) == 0:
-			// The partition with the highest lag is named with all its values.
+			// The partition with the highest lag is named with all its values, and is counted already if it is ahead.
 			p = partition{*m, maxLagTime.seconds}
+		case h.isAhead(s, &p.PartitionStatus):
+			p.timeLag = burrow.Unknown
 		case s.Group.TotalLag == 0:
 			p.CurrentLag = 0
 			if p.timeLag = burrow.Unknown; p.End.Known() {
@@ -127,6 +129,16 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h 
 	for i := range all {
 		s.Group.Partitions[i], s.TimeLags[i] = all[i].PartitionStatus, all[i].timeLag
 	}
+}
+
+// isAhead says whether the commit of a partition that s does not list is ahead of the head, and counts it then.
+func (h *heads) isAhead(s *State, p *burrow.PartitionStatus) bool {
+	packed, topic := h.find(s.Group.Cluster, p), h.topics[key{s.Group.Cluster, p.Topic}]
+	if packed == nil {
+		return false
+	}
+	packed.open(&h.working)
+	return h.working.isFollowed(topic, s.Received.UnixMilli()) && h.working.countAhead(s, p, topic)
 }
 
 // notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; before is what it was.

@@ -348,3 +348,44 @@ func TestStoppedTimeLagGrowsAsTimeDoes(t *testing.T) {
 		}
 	}
 }
+
+// Partitions that are ahead stay so with a notification that does not list them, and have no time lag, whatever the group's lag is.
+func TestAheadBetweenPolls(t *testing.T) {
+	ahead := func() *burrow.GroupStatus { return read(burrow.StatusOK, 300, []int64{1000, 1300}, 0, 0) }
+	for name, tc := range map[string]struct {
+		maxLag *burrow.PartitionStatus
+		total  int64
+	}{
+		"nothing is told of any": {nil, 0},
+		"one is told":            {&ahead().Partitions[0], 0},
+		"there is some lag":      {&ahead().Partitions[1], 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t)
+			f.heads(0, 1000, 1000)
+			for second := 0; second <= 300; second += 10 {
+				f.heads(second, 1000, 1000+int64(second))
+				f.poll(second, read(burrow.StatusOK, second, []int64{1000, 1000 + int64(second)}, 0, 0))
+			}
+			f.heads(310, 20, 20)
+			f.heads(320, 30, 30)
+			s := f.poll(331, ahead())
+			require.EqualValues(t, 2, s.Ahead)
+			n := notified(ahead())
+			n.Group.MaxLag, n.Group.TotalLag = tc.maxLag, tc.total
+			require.NoError(t, f.table.Update(n, at(335)))
+			s = current(t, f.table)
+			assert.EqualValues(t, 2, s.Ahead)
+			require.Len(t, s.Group.Partitions, 2)
+			assert.Equal(t, []float64{burrow.Unknown, burrow.Unknown}, []float64{s.TimeLag(0), s.TimeLag(1)})
+			assert.InDelta(t, burrow.Unknown, s.MaxTimeLag, 0)
+			// Both are read again.
+			f.heads(340, 30, 30)
+			s = f.poll(345, read(burrow.StatusOK, 344, []int64{30, 30}, 0, 0))
+			require.NoError(t, f.table.Update(notified(&s.Group), at(346)))
+			s = current(t, f.table)
+			assert.Zero(t, s.Ahead)
+			assert.Equal(t, []float64{0, 0}, s.TimeLags)
+		})
+	}
+}

@@ -135,9 +135,7 @@ func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64)
 	if !history.isFollowed(h.topic, now) {
 		return history.observe(p, now)
 	}
-	s.Ahead = max(s.Ahead, 0)
-	if history.isBehind(p, h.topic.read) {
-		s.Ahead++
+	if history.countAhead(s, p, h.topic) {
 		return noTimeLag
 	}
 	return history.judge(p, now, asOf(p, now))
@@ -246,6 +244,16 @@ func (h *headHistory) newest() headPoint { return h.points[len(h.points)-1] }
 // old, and commits are not. read is a moment since which it has read it.
 func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
 	return p.End.Known() && p.End.Offset > h.newest().offset && p.End.Timestamp > 0 && p.End.Timestamp+clockDifference < read
+}
+
+// countAhead counts a partition whose head is followed in s.Ahead, if its commit is ahead of the head.
+func (h *headHistory) countAhead(s *State, p *burrow.PartitionStatus, t *topicHeads) bool {
+	s.Ahead = max(s.Ahead, 0)
+	if !h.isBehind(p, t.read) {
+		return false
+	}
+	s.Ahead++
+	return true
 }
 
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
