@@ -389,3 +389,32 @@ func TestAheadBetweenPolls(t *testing.T) {
 		})
 	}
 }
+
+// Partitions that have no place tell of the last commit all the same, and it does not go back with a notification that names fewer.
+func TestLastCommitOfPartitionsWithoutPlaces(t *testing.T) {
+	table := New(Limits{MaxGroups: 5, MaxPartitions: 2, ExpireAfter: time.Minute})
+	poll := func(second int, g *burrow.GroupStatus) *State {
+		require.NoError(t, table.UpdateFromAPI(g, at(second)))
+		return current(t, table)
+	}
+	require.Len(t, poll(0, read(burrow.StatusOK, -5, []int64{1, 2}, 0, 0)).Group.Partitions, 2)
+	grown := read(burrow.StatusOK, 9, []int64{1, 2, 3}, 0, 0, 0)
+	s := poll(10, grown)
+	require.Empty(t, s.Group.Partitions)
+	assert.Equal(t, at(9).UnixMilli(), s.LastCommit)
+	require.NoError(t, table.Update(notified(grown), at(11)))
+	assert.Equal(t, at(9).UnixMilli(), current(t, table).LastCommit, "of the last poll")
+	n := notified(grown)
+	n.Group.MaxLag = &read(burrow.StatusOK, 7, []int64{1}, 0).Partitions[0]
+	require.NoError(t, table.Update(n, at(12)))
+	assert.Equal(t, at(9).UnixMilli(), current(t, table).LastCommit)
+	n.Group.MaxLag = &read(burrow.StatusOK, 12, []int64{1}, 0).Partitions[0]
+	require.NoError(t, table.Update(n, at(13)))
+	assert.Equal(t, at(12).UnixMilli(), current(t, table).LastCommit)
+	assert.Equal(t, at(15).UnixMilli(), poll(20, read(burrow.StatusOK, 15, []int64{1, 2, 3}, 0, 0, 0)).LastCommit)
+	n = notified(grown)
+	require.NoError(t, table.Update(n, at(79)))
+	assert.Equal(t, at(15).UnixMilli(), current(t, table).LastCommit)
+	require.NoError(t, table.Update(n, at(80)))
+	assert.Zero(t, current(t, table).LastCommit, "the poll is too old")
+}

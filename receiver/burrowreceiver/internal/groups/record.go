@@ -242,6 +242,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	}
 	if polled := max(r.Polled, times.Polled); polled > 0 {
 		s.Polled = time.Unix(0, min(polled, received))
+		s.answered = s.Polled
 	}
 	if notified := max(r.Notified, times.Notified); notified > 0 {
 		s.Notified = time.Unix(0, min(notified, received))

@@ -63,6 +63,8 @@ type State struct {
 	// LastCommit is the time of the newest commit of all partitions that are known, in unix milliseconds; 0 if none is.
 	LastCommit int64
 
+	// answered is when Burrow's API last told of the group, also if its partitions had no place; zero if it has not for ExpireAfter.
+	answered time.Time
 	// places are those that Group.Partitions take in the table that has the state.
 	places int
 }
@@ -206,7 +208,7 @@ func (t *Table) Update(n *burrow.Notification, received time.Time) error {
 
 // UpdateFromAPI does the same with an answer of Burrow's API, which was asked for at the given moment and has all partitions.
 func (t *Table) UpdateFromAPI(g *burrow.GroupStatus, asked time.Time) error {
-	return t.update(&State{Notification: burrow.Notification{Group: *g}, Received: asked, Polled: asked, FromAPI: true})
+	return t.update(&State{Notification: burrow.Notification{Group: *g}, Received: asked, Polled: asked, FromAPI: true, answered: asked})
 }
 
 func (t *Table) update(s *State) error {
@@ -271,6 +273,7 @@ func (t *Table) update(s *State) error {
 	s.History = s.History.next(before, s, ended)
 	maxLagTime := t.heads.observe(s)
 	s.FromAPI = s.FromAPI || before != nil && before.FromAPI
+	s.LastCommit = s.lastCommit()
 	switch {
 	case full:
 		t.leftOut += int64(len(s.Group.Partitions))
@@ -278,8 +281,15 @@ func (t *Table) update(s *State) error {
 	case complete:
 		s.keepUnlisted(before, unlisted, maxLagTime, &t.heads)
 		s.places = listedPlaces(&s.Group) // one of the partitions can be MaxLag now
+		s.LastCommit = s.lastCommit()
 	}
-	s.LastCommit = s.lastCommit()
+	if s.answered.IsZero() && before != nil && s.Received.Sub(before.answered) < t.limits.ExpireAfter {
+		s.answered = before.answered
+		if full || !complete {
+			// The newest commit can be that of a partition that is not named.
+			s.LastCommit = max(s.LastCommit, before.LastCommit)
+		}
+	}
 	t.hold(before, -1)
 	t.hold(s, 1)
 	t.setGroup(e, s)
