@@ -418,3 +418,15 @@ func TestLastCommitOfPartitionsWithoutPlaces(t *testing.T) {
 	require.NoError(t, table.Update(n, at(80)))
 	assert.Zero(t, current(t, table).LastCommit, "the poll is too old")
 }
+
+// When Karrot starts, evaluations tell of commits above the head that Burrow still tells of. They are not what the API told.
+func TestCommitsBeforeHeadsAreFollowedAreNotAhead(t *testing.T) {
+	f := follow(t)
+	for second := 0; second < 60; second += 10 {
+		// Burrow reads heads every minute. The newest commit of its evaluation is 16 s old.
+		s := f.poll(second, read(burrow.StatusOK, second-16, []int64{1000 + 10*int64(60+second-16)}, 0))
+		assert.LessOrEqual(t, s.Ahead, int64(0), "second %d", second)
+		f.heads(second, 1000)
+		require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: []int64{1000}, Received: at(second + 1)}, Read{}))
+	}
+}

@@ -114,8 +114,9 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 	}
 	history := &h.working
 	each(func(_ *packedHistory, p headPoint) {
-		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before.
-		if history.followed && len(history.points) > 0 && p.offset != history.newest().offset {
+		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before. One that is only lower than the
+		// newest point is none: a commit has proved that point, and Burrow does not tell of it yet.
+		if history.followed && len(history.points) > 0 && (p.offset > history.newest().offset || history.fallen(p)) {
 			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
