@@ -16,7 +16,7 @@ const maxEvaluationAge = time.Minute
 // it is older than the one known of the same partition, and none is newer. Notifications among themselves come in order: Burrow
 // waits for the answer to one before it sends the next one of the group. oldest is the age up to which one is taken for old.
 func (s *State) olderEvaluation(known *State, oldest time.Duration) bool {
-	if s.Polled.IsZero() && known.Polled.IsZero() || s.Received.Sub(known.Received) >= oldest {
+	if s.answered.IsZero() && known.answered.IsZero() || s.Received.Sub(known.Received) >= oldest {
 		return false
 	}
 	older := false

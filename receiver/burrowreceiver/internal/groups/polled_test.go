@@ -420,3 +420,43 @@ func TestHeadsOfTopicsHelpTheTimeLag(t *testing.T) {
 	points := pointsOf(&history[0])
 	assert.Equal(t, headPoint{175, at(10).UnixMilli()}, points[len(points)-1])
 }
+
+// So it is when the partitions of the group have no place.
+func TestNewestEvaluationWinsInAFullTable(t *testing.T) {
+	for name, tc := range map[string]struct {
+		places   int
+		between  bool // a notification comes between the poll and the old evaluation
+		received int
+		want     burrow.Status
+	}{
+		"with places":                    {10, false, 62, burrow.StatusOK},
+		"without":                        {2, false, 62, burrow.StatusOK},
+		"without, after a notification":  {2, true, 62, burrow.StatusOK},
+		"without, more than a minute on": {2, false, 121, burrow.StatusErr},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Limits{MaxGroups: 5, MaxPartitions: tc.places, ExpireAfter: time.Hour})
+			table.KeepEvents(10)
+			named := func(g *burrow.GroupStatus, status burrow.Status) *burrow.GroupStatus {
+				if status != burrow.StatusOK {
+					g.Status, g.Partitions[0].Status = burrow.StatusErr, status
+				}
+				g.MaxLag = &g.Partitions[0]
+				return g
+			}
+			require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, 0, []int64{1, 1}, 0, 0), at(0)))
+			fresh := named(read(burrow.StatusOK, 58, []int64{200, 200, 200}, 1, 0, 0), burrow.StatusOK)
+			require.NoError(t, table.UpdateFromAPI(fresh, at(60)))
+			if tc.between {
+				require.NoError(t, table.Update(notified(fresh), at(61)))
+			}
+			old := notified(named(read(burrow.StatusOK, 50, []int64{100, 100, 100}, 9, 0, 0), burrow.StatusStop))
+			old.ID, old.Start = "x", at(40)
+			require.NoError(t, table.Update(old, at(tc.received)))
+			assert.Equal(t, tc.want, current(t, table).Group.Status)
+			if tc.want == burrow.StatusOK {
+				assert.Empty(t, table.TakeEvents(10))
+			}
+		})
+	}
+}
