@@ -430,3 +430,28 @@ func TestCommitsBeforeHeadsAreFollowedAreNotAhead(t *testing.T) {
 		require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: []int64{1000}, Received: at(second + 1)}, Read{}))
 	}
 }
+
+// A partition that was further behind than any is now has moved, and what it has not read is as of the notification that says so.
+func TestOldestUnreadOfAPartitionThatHasMoved(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{1000, 1000}, 0, 0))
+	see := func(from, to int) {
+		for second := from; second <= to; second += 10 {
+			f.heads(second, 1000+10*int64(second), 1000+10*int64(second))
+		}
+	}
+	see(0, 100)
+	s := f.poll(101, read(burrow.StatusOK, 100, []int64{1100, 1900}, 900, 100))
+	require.Equal(t, []float64{90.95, 10.95}, s.TimeLags)
+	see(110, 160)
+	told := read(burrow.StatusOK, 160, []int64{2500, 2500}, 90, 100)
+	n := notified(told)
+	n.Group.MaxLag = &told.Partitions[1]
+	require.NoError(t, f.table.Update(n, at(161)))
+	s = current(t, f.table)
+	require.Equal(t, []float64{10.95, 10.95}, s.TimeLags)
+	since := at(150).Add(50 * time.Millisecond)
+	assert.Equal(t, since, s.OldestUnread(0), "not behind 2500, which the head passed then")
+	assert.Equal(t, since, s.OldestUnread(1))
+	assert.Equal(t, since, s.OldestUnreadOfAll())
+}

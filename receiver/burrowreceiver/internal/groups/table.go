@@ -98,8 +98,12 @@ func (s *State) atLeast(lag timeLag) {
 
 // told is the moment of which partition i is told: the last poll's, if the newest notification does not tell of it.
 func (s *State) told(i int) time.Time {
-	p := &s.Group.Partitions[i]
-	if s.Polled.IsZero() || p.Status != burrow.StatusOK || s.Group.MaxLag != nil && burrow.ComparePartition(s.Group.MaxLag, p) == 0 {
+	p, m := &s.Group.Partitions[i], s.Group.MaxLag
+	switch {
+	case s.Polled.IsZero(), p.Status != burrow.StatusOK:
+		return s.Received
+	case m != nil && (burrow.ComparePartition(m, p) == 0 || p.CurrentLag > m.CurrentLag):
+		// It is named, or was further behind than the one that is, and so has moved.
 		return s.Received
 	}
 	return s.Polled
