@@ -455,3 +455,54 @@ func TestOldestUnreadOfAPartitionThatHasMoved(t *testing.T) {
 	assert.Equal(t, since, s.OldestUnread(1))
 	assert.Equal(t, since, s.OldestUnreadOfAll())
 }
+
+// What notifications did not tell of is after a restart as old as it was before, and what they told of is older.
+func TestRestartKeepsTheAgeOfUnlistedPartitions(t *testing.T) {
+	for name, tc := range map[string]struct {
+		growth    int64 // of the head that the first partition reads, per second
+		recorded  int
+		polled    bool // again, since the record, with nothing new
+		committed int64
+		lag       int64
+	}{
+		"notifications since":              {10, 302, false, 5900, 100},
+		"a poll since":                     {10, 302, true, 5900, 100},
+		"the other one becomes the oldest": {1, 230, false, 4750, 350},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t)
+			f.poll(-300, read(burrow.StatusOK, -300, []int64{2000, 2000}, 0, 0))
+			for second := -300; second <= 100; second += 10 {
+				f.heads(second, 5000+tc.growth*int64(second), 5000+10*int64(second))
+			}
+			g := read(burrow.StatusOK, 100, []int64{tc.committed, 5500}, tc.lag, 500)
+			g.Status, g.Partitions[1].Status = burrow.StatusErr, burrow.StatusStop
+			g.MaxLag = &g.Partitions[1]
+			f.poll(101, g)
+			note := func(second int) *State {
+				require.NoError(t, f.table.Update(notified(g), at(second)))
+				return current(t, f.table)
+			}
+			s := note(tc.recorded)
+			data, err := f.table.Record(s)
+			require.NoError(t, err)
+			seed := maphash.MakeSeed()
+			digest := s.Digest(seed)
+			if tc.polled {
+				f.poll(501, g)
+			}
+			s = note(502)
+			require.Equal(t, digest, s.Digest(seed), "the record is that of this state")
+			times := s.Times()
+			times.Record = at(tc.recorded).UnixNano()
+			restored, err := New(f.table.limits).Restore(data, times, at(503))
+			require.NoError(t, err)
+			for i := range s.TimeLags {
+				assert.InDelta(t, s.TimeLag(i), restored.TimeLag(i), 0.001)
+				assert.WithinDuration(t, s.OldestUnread(i), restored.OldestUnread(i), time.Millisecond)
+			}
+			assert.InDelta(t, s.MaxTimeLag, restored.MaxTimeLag, 0.001)
+			assert.WithinDuration(t, s.OldestUnreadOfAll(), restored.OldestUnreadOfAll(), time.Millisecond)
+		})
+	}
+}

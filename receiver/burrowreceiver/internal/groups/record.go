@@ -1,6 +1,7 @@
 package groups
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -248,17 +249,30 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 		s.Notified = time.Unix(0, min(notified, received))
 	}
 	s.LastCommit = s.lastCommit()
-	// Nothing else has changed meanwhile: a message that was not read then is older now.
-	later := max(0, float64(received-r.Received)/float64(time.Second))
+	s.age(r)
+	return s, nil
+}
+
+// age makes the time lags of a record those of s, which is later. Nothing else has changed meanwhile: a message that was not read then is
+// older by the time that has passed when it was told of again.
+func (s *State) age(r *record) {
+	since := func(told time.Time, ns int64) float64 { return max(0, told.Sub(time.Unix(0, ns)).Seconds()) }
+	oldest := float64(burrow.Unknown)
+	if s.MaxTimeLag > 0 && !slices.Contains(s.TimeLags, s.MaxTimeLag) {
+		// That of the partition with the highest lag, which is not listed.
+		oldest = s.MaxTimeLag + since(s.Received, r.Received)
+	}
 	for i, lag := range s.TimeLags {
 		if lag > 0 {
-			s.TimeLags[i] = lag + later
+			told, before := s.told(i), r.Received
+			if told.Equal(s.Polled) {
+				before = cmp.Or(r.Polled, r.Received)
+			}
+			s.TimeLags[i] = lag + since(told, before)
 		}
+		oldest = max(oldest, s.TimeLags[i])
 	}
-	if s.MaxTimeLag > 0 {
-		s.MaxTimeLag += later
-	}
-	return s, nil
+	s.MaxTimeLag = max(s.MaxTimeLag, oldest)
 }
 
 // records are the histories of the partitions that a group's evaluation names.
