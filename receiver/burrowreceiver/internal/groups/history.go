@@ -75,6 +75,9 @@ func (h History) next(before, s *State, ended *Event) History {
 }
 
 func (h *History) sample(s Sample) {
+	for h.Count > 0 && h.Samples[h.Count-1].At > s.At {
+		h.Count-- // the clock was put back
+	}
 	if h.Count == MaxSamples {
 		copy(h.Samples[:], h.Samples[1:])
 		h.Count--

@@ -113,3 +113,24 @@ func FuzzRestore(f *testing.F) {
 		require.True(t, json.Valid(data))
 	})
 }
+
+// The clock was put back between two runs: the samples of the later one begin anew, and its record can be read too.
+func TestRecordAfterTheClockWasPutBack(t *testing.T) {
+	restart := func(data []byte, second int) *followed {
+		f := follow(t)
+		_, err := f.table.Restore(data, Times{}, at(second))
+		require.NoError(t, err)
+		return f
+	}
+	record := func(f *followed, second int) []byte {
+		data, err := f.table.Record(f.poll(second, read(burrow.StatusOK, second, []int64{100}, 0)))
+		require.NoError(t, err)
+		return data
+	}
+	f := follow(t)
+	f.poll(-10, read(burrow.StatusOK, -20, []int64{90}, 0))
+	f = restart(record(f, 600), 0)
+	data := record(f, 30)
+	assert.Equal(t, []Sample{{at(-10).UnixMilli(), 0}, {at(30).UnixMilli(), 0}}, current(t, f.table).History.Recent())
+	restart(data, 60)
+}
