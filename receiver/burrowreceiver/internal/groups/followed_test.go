@@ -506,3 +506,48 @@ func TestRestartKeepsTheAgeOfUnlistedPartitions(t *testing.T) {
 		})
 	}
 }
+
+// The wall clock is put back while heads are followed. Moments of the running process are compared by its own clock, which goes on; all that
+// is counted in milliseconds goes back.
+func TestClockPutBackWhileHeadsAreFollowed(t *testing.T) {
+	const back = 1800
+	for name, tc := range map[string]struct {
+		stands  bool // the group commits nothing any more
+		timeLag float64
+	}{
+		"a group that has stopped": {true, 600},
+		"one that reads all":       {false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t)
+			head := int64(5000)
+			step := func(second int) *State {
+				f.heads(second, head)
+				head += 10
+				return f.poll(second, read(burrow.StatusOK, second, []int64{head - 70}, 60))
+			}
+			for second := 0; second <= 2*back; second += 10 {
+				step(second)
+			}
+			group, topic := f.table.groups[key{"c", "g"}], f.table.topics[key{"c", "t"}]
+			state, offsets := *group.current, *topic.current
+			state.Received, state.Polled, state.answered, offsets.Received = at(back-10), at(back-10), at(back-10), at(back-10)
+			group.current, topic.current = &state, &offsets
+			stopped := head - 60
+			for second := back; second <= back+600; second += 10 {
+				f.heads(second, head)
+				moment, committed, lag := second, head, int64(0)
+				if tc.stands {
+					moment, committed, lag = back, stopped, head-stopped
+				}
+				s := f.poll(second, read(burrow.StatusOK, moment, []int64{committed}, lag))
+				assert.LessOrEqual(t, s.Ahead, int64(0))
+				if second == back+600 {
+					assert.Zero(t, s.Ahead, "it is followed again")
+					assert.InDelta(t, tc.timeLag, s.TimeLag(0), 0, "since the clock was put back")
+				}
+				head += 10
+			}
+		})
+	}
+}

@@ -233,7 +233,7 @@ func (h *heads) drop(unwanted func(*packedHistory) bool) {
 
 // isFollowed says whether Burrow's API tells of the head. It ceases to be when it has not for some time.
 func (h *headHistory) isFollowed(t *topicHeads, now int64) bool {
-	h.followed = h.followed && t != nil && now-t.polled <= tooLate && len(h.points) > 0
+	h.followed = h.followed && t != nil && now-t.polled <= tooLate && t.polled-now <= tooLate && len(h.points) > 0
 	return h.followed
 }
 
@@ -256,11 +256,16 @@ func (h *headHistory) countAhead(s *State, p *burrow.PartitionStatus, t *topicHe
 	return true
 }
 
+// forget drops all points if the clock was put back since the newest one.
+func (h *headHistory) forget(now int64) {
+	if n := len(h.points); n > 0 && h.points[n-1].at-now > tooLate {
+		h.points, h.followed = h.points[:0], false
+	}
+}
+
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
 func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
-	if n := len(h.points); n > 0 && h.points[n-1].at-now > tooLate {
-		h.points = h.points[:0] // the clock was put back
-	}
+	h.forget(now)
 	h.commit(p.Start, now)
 	if !p.End.Known() {
 		return noTimeLag
@@ -319,6 +324,7 @@ func asOf(p *burrow.PartitionStatus, now int64) int64 {
 // see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
 // again, which it has since the moment read, or if nothing has moved for so long that it must have.
 func (h *headHistory) see(p headPoint, t *topicHeads, read int64) {
+	h.forget(p.at)
 	if h.followed && len(h.points) > 0 && p.offset == h.newest().offset && read < h.newest().at && p.at-t.moved < maxRefresh {
 		return
 	}

@@ -95,7 +95,13 @@ func (t *Table) SeeHeads(topic *Topic, read Read) error {
 // see adds what the API tells of the heads of partitions that groups read. What was asked before the newest answer is not used.
 func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 	at := topic.Received.UnixMilli()
-	if t == nil || at < t.polled {
+	if t == nil {
+		return
+	}
+	if t.polled-at > tooLate {
+		t.polled, t.read, t.moved = 0, 0, 0 // the clock was put back
+	}
+	if at < t.polled {
 		return
 	}
 	each := func(visit func(packed *packedHistory, p headPoint)) {
