@@ -460,3 +460,41 @@ func TestNewestEvaluationWinsInAFullTable(t *testing.T) {
 		})
 	}
 }
+
+// When anything was last seen to move does not go back because a group or topic leaves, as long as the cluster has another one.
+func TestLastMovedDoesNotGoBack(t *testing.T) {
+	group := func(name string, committed int) *burrow.GroupStatus {
+		g := read(burrow.StatusOK, committed, []int64{1}, 0)
+		g.Group = name
+		return g
+	}
+	moved := func(table *Table) int { return int(table.LastMoved()["c"].Sub(at(0)).Seconds()) }
+	table := New(polledLimits)
+	assert.Empty(t, table.LastMoved())
+	require.NoError(t, table.UpdateFromAPI(group("newest", 50), at(55)))
+	require.NoError(t, table.UpdateFromAPI(group("g", 40), at(60)))
+	require.Equal(t, 50, moved(table))
+	table.ListGroups(listed(70, "g"), at(71))
+	table.ListGroups(listed(80, "g"), at(81))
+	require.Equal(t, []string{"g"}, names(table))
+	assert.Equal(t, 50, moved(table), "that of a group that is gone")
+
+	require.NoError(t, table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{1}, Received: at(90)}))
+	table.Expire(at(120))
+	require.Empty(t, names(table))
+	assert.Equal(t, 50, moved(table), "a topic is left")
+	table.Expire(at(150))
+	assert.Empty(t, table.LastMoved(), "nothing is left of the cluster")
+	require.NoError(t, table.UpdateFromAPI(group("g", 45), at(160)))
+	assert.Equal(t, 45, moved(table), "nor remembered")
+}
+
+// The clock was put back: what was seen to move long after all that was received does not count, or it would hide that nothing moves.
+func TestLastMovedAfterTheClockWasPutBack(t *testing.T) {
+	table := New(polledLimits)
+	require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, 600, []int64{1}, 0), at(605)))
+	require.Equal(t, at(600), table.LastMoved()["c"].UTC())
+	table.EndCluster("c", at(606), at(606))
+	require.NoError(t, table.UpdateFromAPI(read(burrow.StatusOK, 5, []int64{1}, 0), at(10)))
+	assert.Equal(t, at(5), table.LastMoved()["c"].UTC())
+}

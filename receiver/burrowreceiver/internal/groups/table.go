@@ -9,6 +9,7 @@ package groups
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -189,6 +190,8 @@ type Table struct {
 	endsDropped int64
 	events      eventQueue
 	news        news
+	// moved is what LastMoved returned last.
+	moved map[string]time.Time
 }
 
 // key names a group or a topic.
@@ -403,28 +406,37 @@ func (t *Table) Each(visit func(*State)) {
 }
 
 // LastMoved says of each cluster when anything in it was last seen to move: the newest commit of a group, or a head that became another
-// one. A cluster in which nothing was seen to move is not there.
+// one. It does not go back because a group or topic leaves, as long as another one is there. A cluster in which nothing was seen to move is not there.
 func (t *Table) LastMoved() map[string]time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	last := map[string]time.Time{}
-	note := func(cluster string, at time.Time) {
-		if at.After(last[cluster]) {
-			last[cluster] = at
+	last, received := map[string]time.Time{}, map[string]time.Time{}
+	later := func(moments map[string]time.Time, cluster string, at time.Time) {
+		if at.After(moments[cluster]) {
+			moments[cluster] = at
 		}
 	}
 	for s := range t.currentGroups {
+		later(received, s.Group.Cluster, s.Received)
 		if s.LastCommit > 0 {
 			// The clock of a broker can be ahead.
-			note(s.Group.Cluster, time.UnixMilli(min(s.LastCommit, s.Received.UnixMilli())))
+			later(last, s.Group.Cluster, time.UnixMilli(min(s.LastCommit, s.Received.UnixMilli())))
 		}
 	}
 	for k, e := range t.topics {
-		if e.current != nil && !e.current.Moved.IsZero() {
-			note(k.cluster, e.current.Moved)
+		if e.current != nil {
+			later(received, k.cluster, e.current.Received)
+			later(last, k.cluster, e.current.Moved)
 		}
 	}
-	return last
+	for cluster, at := range received {
+		// If it is much later than all that was received, the clock was put back.
+		if moved := t.moved[cluster]; moved.Sub(at) <= maxHeadAge {
+			later(last, cluster, moved)
+		}
+	}
+	t.moved = last
+	return maps.Clone(last)
 }
 
 // Stats returns the present counts.
