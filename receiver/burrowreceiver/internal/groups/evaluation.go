@@ -92,42 +92,41 @@ func (s *State) keepUnlisted(before *State, places []int, maxLagTime timeLag, h 
 	}
 	type partition struct {
 		burrow.PartitionStatus
-		timeLag float64
+		timeLag
 	}
 	all := make([]partition, 0, len(s.Group.Partitions)+len(places))
 	for i, p := range s.Group.Partitions {
-		all = append(all, partition{p, s.TimeLag(i)})
+		all = append(all, partition{p, s.timeLag(i)})
 	}
 	for _, i := range places {
-		p := partition{before.Group.Partitions[i], before.TimeLag(i)}
+		p := partition{before.Group.Partitions[i], before.timeLag(i)}
 		m := s.Group.MaxLag
 		switch {
 		case m != nil && burrow.ComparePartition(m, &p.PartitionStatus) == 0:
 			// The partition with the highest lag is named with all its values, and is counted already if it is ahead.
-			p = partition{*m, maxLagTime.seconds}
+			p = partition{*m, maxLagTime}
 		case h.isAhead(s, &p.PartitionStatus):
-			p.timeLag = burrow.Unknown
+			p.timeLag = noTimeLag
 		case s.Group.TotalLag == 0:
 			p.CurrentLag = 0
-			if p.timeLag = burrow.Unknown; p.End.Known() {
-				p.timeLag = 0
+			if p.timeLag = noTimeLag; p.End.Known() {
+				p.timeLag = timeLag{}
 			}
 		case p.Status != burrow.StatusOK:
 			// It has moved since, and its lag is not told.
-			p.timeLag = burrow.Unknown
+			p.timeLag = noTimeLag
 		case m != nil && p.CurrentLag > m.CurrentLag:
 			// It has moved since: it is not further behind than the one with the highest lag.
 			p.timeLag = h.notFurtherBehind(s, &p.PartitionStatus, p.timeLag)
 		}
 		p.Status = burrow.StatusOK
 		all = append(all, p)
-		s.atLeast(timeLag{seconds: p.timeLag, bound: before.AtLeast && p.timeLag == before.MaxTimeLag})
 	}
 	slices.SortFunc(all, func(a, b partition) int { return burrow.ComparePartition(&a.PartitionStatus, &b.PartitionStatus) })
-	s.Group.Partitions = make([]burrow.PartitionStatus, len(all))
-	s.TimeLags = make([]float64, len(all))
+	s.Group.Partitions, s.TimeLags, s.bounds = make([]burrow.PartitionStatus, len(all)), make([]float64, len(all)), nil
 	for i := range all {
-		s.Group.Partitions[i], s.TimeLags[i] = all[i].PartitionStatus, all[i].timeLag
+		s.Group.Partitions[i], s.TimeLags[i] = all[i].PartitionStatus, burrow.Unknown
+		s.setTimeLag(i, all[i].timeLag)
 	}
 }
 
@@ -141,19 +140,22 @@ func (h *heads) isAhead(s *State, p *burrow.PartitionStatus) bool {
 	return h.working.isFollowed(topic, s.Received.UnixMilli()) && h.working.countAhead(s, p, topic)
 }
 
-// notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; before is what it was.
-func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, before float64) float64 {
+// notFurtherBehind is the time lag of a partition whose lag is at most that of s.Group.MaxLag now; lag is what it was.
+func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, lag timeLag) timeLag {
 	packed := h.find(s.Group.Cluster, p)
-	if before <= 0 || packed == nil || packed.length == 0 {
-		return before
+	if lag.seconds <= 0 || packed == nil || packed.length == 0 {
+		return lag
 	}
 	history := &h.working
 	packed.open(history)
 	newest, now := history.newest(), s.Received.UnixMilli()
 	committed := max(p.End.Offset, newest.offset-s.Group.MaxLag.CurrentLag)
 	if committed >= newest.offset {
-		return 0
+		return timeLag{}
 	}
 	at, _, _ := history.passed(committed, newest)
-	return min(before, float64(max(0, now-at))/1000)
+	if seconds := float64(max(0, now-at)) / 1000; seconds < lag.seconds {
+		return timeLag{seconds: seconds}
+	}
+	return lag
 }

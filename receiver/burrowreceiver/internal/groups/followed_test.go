@@ -212,6 +212,34 @@ func TestLowerBound(t *testing.T) {
 	assert.False(t, s.AtLeast)
 }
 
+// So does that of a partition which becomes the largest because another one has caught up.
+func TestLowerBoundThatBecomesTheLargest(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{1000}, 0))
+	for second := 0; second <= 100; second += 10 {
+		f.heads(second, 1000+10*int64(second), 5000+10*int64(second))
+		if second == 60 { // the second partition is read for the first time, far behind
+			f.poll(second, read(burrow.StatusOK, second, []int64{1600, 10}, 0, 5590))
+		}
+	}
+	s := f.poll(101, read(burrow.StatusOK, 100, []int64{1100, 10}, 900, 5990))
+	require.Equal(t, []float64{90.95, 41}, s.TimeLags)
+	require.False(t, s.AtLeast)
+	slow := read(burrow.StatusOK, 101, []int64{1990, 10}, 10, 5990)
+	slow.Status, slow.Partitions[0].Status = burrow.StatusWarn, burrow.StatusWarn
+	require.NoError(t, f.table.Update(notified(slow), at(102)))
+	s = current(t, f.table)
+	require.Equal(t, []float64{2.95, 41}, s.TimeLags)
+	assert.True(t, s.AtLeast, "of the second partition nothing else is known")
+	// Neither does the bound become that of others.
+	slow = read(burrow.StatusStop, 101, []int64{1100, 10}, 900, 5990)
+	slow.Partitions[1].Status = burrow.StatusOK
+	require.NoError(t, f.table.Update(notified(slow), at(103)))
+	s = current(t, f.table)
+	require.Equal(t, []float64{92.95, 41}, s.TimeLags)
+	assert.False(t, s.AtLeast)
+}
+
 // What a group was told of last, and by whom.
 func TestLastNotificationAndCommit(t *testing.T) {
 	table := New(polledLimits)

@@ -87,5 +87,5 @@ func (t *Table) hasPlaces(before *State, wanted int) bool {
 // found out from them about the group stays.
 func (s *State) leaveOutPartitions() {
 	s.Group.Partitions, s.Group.PartitionCount = nil, burrow.Unknown
-	s.TimeLags, s.Polled, s.places = nil, time.Time{}, 0
+	s.TimeLags, s.bounds, s.Polled, s.places = nil, nil, time.Time{}, 0
 }

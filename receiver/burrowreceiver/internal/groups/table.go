@@ -66,6 +66,8 @@ type State struct {
 
 	// answered is when Burrow's API last told of the group, also if its partitions had no place; zero if it has not for ExpireAfter.
 	answered time.Time
+	// bounds says of which partitions the time lag is a lower bound; nil if of none, or after a restart, when only AtLeast is known.
+	bounds []bool
 	// places are those that Group.Partitions take in the table that has the state.
 	places int
 }
@@ -87,7 +89,24 @@ func (s *State) setTimeLag(i int, lag timeLag) {
 		s.TimeLags = slices.Repeat([]float64{burrow.Unknown}, len(s.Group.Partitions))
 	}
 	s.TimeLags[i] = lag.seconds
+	if lag.bound {
+		if s.bounds == nil {
+			s.bounds = make([]bool, len(s.Group.Partitions))
+		}
+		s.bounds[i] = true
+	}
 	s.atLeast(lag)
+}
+
+// timeLag is the time lag of partition i, and whether it is a lower bound.
+func (s *State) timeLag(i int) timeLag {
+	lag := timeLag{seconds: s.TimeLag(i)}
+	if s.bounds != nil {
+		lag.bound = s.bounds[i]
+	} else {
+		lag.bound = s.AtLeast && lag.seconds == s.MaxTimeLag
+	}
+	return lag
 }
 
 // atLeast raises MaxTimeLag to that of one more partition.
