@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
-	"go.opentelemetry.io/collector/confmap/provider/fileprovider"
 	"go.opentelemetry.io/collector/confmap/provider/yamlprovider"
 	"go.opentelemetry.io/collector/otelcol"
 
@@ -48,13 +47,12 @@ func settings() otelcol.CollectorSettings {
 			URIs:          []string{defaultConfig},
 			DefaultScheme: "env",
 			ProviderFactories: []confmap.ProviderFactory{
-				newEnvFactory(), fileprovider.NewFactory(), yamlprovider.NewFactory(), config.NewFactory(),
+				newEnvFactory(), newFileFactory(), yamlprovider.NewFactory(), config.NewFactory(),
 			},
 			ConverterFactories: []confmap.ConverterFactory{newExtensionsFactory()},
 		}},
 		ProviderModules: map[string]string{
 			"env":         moduleOf("go.opentelemetry.io/collector/confmap/provider/envprovider"),
-			"file":        moduleOf("go.opentelemetry.io/collector/confmap/provider/fileprovider"),
 			"yaml":        moduleOf("go.opentelemetry.io/collector/confmap/provider/yamlprovider"),
 			config.Scheme: moduleOf("github.com/lowess/karrot"),
 		},
