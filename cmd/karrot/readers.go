@@ -20,11 +20,11 @@ const (
 	// maxReaders is how many clients get the page of the Prometheus exporter at one moment. Each holds all its series until
 	// it has read them, and the exporter has no limit: 60 that do not read took 1.5 GB with 1,000 groups.
 	maxReaders = 2
-	// readerBlocks is how long a reader may let one write wait while others wait for its place.
+	// readerBlocks is how long a reader may let one write wait while others wait for its place, or the end of the process does.
 	readerBlocks = time.Second
 	// readerWaits is how long one waits for a place; Prometheus gives up after 10 s by default.
 	readerWaits = 10 * time.Second
-	// readerLooks is how often one that waits looks for a reader that blocks.
+	// readerLooks is how often who waits looks for a reader that blocks.
 	readerLooks = 100 * time.Millisecond
 )
 
@@ -56,6 +56,28 @@ type boundedExporter struct {
 
 func (e *boundedExporter) Start(ctx context.Context, host component.Host) error {
 	return e.Metrics.Start(ctx, readersHost{host, e.readers})
+}
+
+// Shutdown waits for the answers that are under way, except those whose clients do not read: the server would give each of
+// them all of its write_timeout.
+func (e *boundedExporter) Shutdown(ctx context.Context) error {
+	ended := make(chan struct{})
+	var cutting sync.WaitGroup
+	defer cutting.Wait()
+	defer close(ended)
+	cutting.Go(func() {
+		look := time.NewTicker(readerLooks)
+		defer look.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case now := <-look.C:
+				e.readers.cut(now)
+			}
+		}
+	})
+	return e.Metrics.Shutdown(ctx)
 }
 
 type readersHost struct {
