@@ -104,7 +104,15 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILim
 func ParseEndpoint(endpoint string) (*url.URL, error) {
 	const want = "endpoint must be a URL as in http://localhost:8000"
 	u, err := url.Parse(endpoint)
+	// A password may be in what is no URL, too.
+	shown := endpoint
+	if i := strings.LastIndex(endpoint, "@"); i >= 0 {
+		shown = "xxxxx" + endpoint[i:]
+	}
 	if err != nil {
+		if shown != endpoint {
+			return nil, fmt.Errorf("%s, got %q", want, shown)
+		}
 		// What url.Parse says beside the cause is the whole text.
 		var parse *url.Error
 		if errors.As(err, &parse) {
@@ -114,11 +122,11 @@ func ParseEndpoint(endpoint string) (*url.URL, error) {
 	}
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return nil, fmt.Errorf("%s, got %q", want, u.Redacted())
+		return nil, fmt.Errorf("%s, got %q", want, shown)
 	case u.User != nil:
 		return nil, fmt.Errorf("%s, without user and password, for which there are auth and headers", want)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return nil, fmt.Errorf("%s, without query and fragment, got %q", want, u.Redacted())
+		return nil, fmt.Errorf("%s, without query and fragment, got %q", want, shown)
 	}
 	return u, nil
 }
