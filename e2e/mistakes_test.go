@@ -136,7 +136,7 @@ func TestCheck(t *testing.T) {
 			},
 			Args: []string{"--set=extensions.basicauth/mine.client_auth.username=me"},
 		})
-		assert.Equal(t, "OK: nothing is wrong with karrot:karrot, yaml:extensions::basicauth/mine::client_auth::username: me\n", rest)
+		assert.Equal(t, "OK: nothing is wrong with karrot:karrot, --set extensions.basicauth/mine.client_auth.username\n", rest)
 		assert.ElementsMatch(t, append(usual,
 			"extensions::basicauth/mine is defined, but nothing starts it: list it in service::extensions, or take it away",
 			"KARROT_INTERVALL is set, but no configuration uses it: did you mean KARROT_INTERVAL?",

@@ -33,14 +33,14 @@ the start: the ports of a Karrot that runs are in use. Exit code 1 if something 
 		RunE: func(command *cobra.Command, _ []string) error {
 			uris := line.uris()
 			set.ConfigProviderSettings.ResolverSettings.URIs = uris
-			found := findings(command.Context(), set, uris, dryRun(command.Context(), set), true)
+			found := findings(command.Context(), set, uris, dryRun(command.Context(), set), here{files: true, ports: true})
 			for _, hint := range found.hints {
 				fmt.Fprintln(command.OutOrStdout(), "Hint: "+hint)
 			}
 			if len(found.mistakes) > 0 {
 				return errors.New(strings.Join(found.mistakes, "\nError: "))
 			}
-			fmt.Fprintln(command.OutOrStdout(), "OK: nothing is wrong with "+strings.Join(uris, ", "))
+			fmt.Fprintln(command.OutOrStdout(), "OK: nothing is wrong with "+strings.Join(line.names(), ", "))
 			return nil
 		},
 	}
@@ -65,9 +65,12 @@ type found struct {
 	translated bool
 }
 
-// findings says what is wrong with a configuration, and if here is set, what is wrong with it on this machine. failure
-// is what the Collector says of it, or nil.
-func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error, here bool) found {
+// here is what to look at on this machine.
+type here struct{ files, ports bool }
+
+// findings says what is wrong with a configuration, on this machine too as far as look says. failure is what the
+// Collector says of it, or nil.
+func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error, look here) found {
 	settings := set.ConfigProviderSettings.ResolverSettings
 	settings.URIs = uris
 	c := &checker{set: set, fields: variables(ctx, settings), seen: map[string]bool{}}
@@ -85,9 +88,11 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 		c.translate(failure)
 		c.extensions()
 		c.addresses()
-		if here {
+		if look.files {
 			c.files()
 			c.directories()
+		}
+		if look.ports {
 			c.ports()
 		}
 	}
@@ -234,10 +239,18 @@ func (c *checker) addresses() {
 		for _, key := range []string{"endpoint", "metrics_endpoint", "logs_endpoint"} {
 			value, _ := at(p.value, key).(string)
 			if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", value)
+				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", withoutUser(value))
 			}
 		}
 	}
+}
+
+// withoutUser hides a user and a password in an address, which may be none that can be parsed.
+func withoutUser(address string) string {
+	if i := strings.LastIndex(address, "@"); i >= 0 {
+		return "xxxxx" + address[i:]
+	}
+	return address
 }
 
 // files are those that must be readable.

@@ -28,14 +28,30 @@ func (l *commandLine) uris() []string {
 	return uris
 }
 
-// withBase puts the default configuration in front of overlays of ours, and in the place of none at all. A file that
+// names are the configurations without values, which may be secrets.
+func (l *commandLine) names() []string {
+	names := withBase(l.configs)
+	for i, name := range names {
+		if strings.HasPrefix(name, "yaml:") {
+			names[i] = "yaml:..."
+		}
+	}
+	for _, set := range l.sets {
+		field, _, _ := strings.Cut(set, "=")
+		names = append(names, "--set "+strings.TrimSpace(field))
+	}
+	return names
+}
+
+// withBase puts the default configuration in front of overlays of ours, which it would undo behind them, and in the place of none at all. A file that
 // comes first is taken for a whole configuration.
 func withBase(configs []string) []string {
 	switch {
 	case len(configs) == 0:
 		return []string{defaultConfig}
-	case strings.HasPrefix(configs[0], config.Scheme+":") && !slices.Contains(configs, defaultConfig):
-		return slices.Insert(slices.Clone(configs), 0, defaultConfig)
+	case strings.HasPrefix(configs[0], config.Scheme+":") && configs[0] != defaultConfig:
+		others := slices.DeleteFunc(slices.Clone(configs), func(c string) bool { return c == defaultConfig })
+		return slices.Insert(others, 0, defaultConfig)
 	}
 	return slices.Clone(configs)
 }

@@ -18,10 +18,19 @@ func TestWithBase(t *testing.T) {
 		{[]string{"karrot:api", "my.yaml"}, []string{"karrot:karrot", "karrot:api", "my.yaml"}},
 		{[]string{"my.yaml"}, []string{"my.yaml"}},
 		{[]string{"my.yaml", "karrot:api"}, []string{"my.yaml", "karrot:api"}},
-		{[]string{"karrot:api", "karrot:karrot"}, []string{"karrot:api", "karrot:karrot"}},
+		{[]string{"karrot:api", "karrot:karrot"}, []string{"karrot:karrot", "karrot:api"}},
 	} {
 		assert.Equal(t, c.want, withBase(c.given))
 	}
+}
+
+// What is printed of a configuration names it and has no values.
+func TestNames(t *testing.T) {
+	line := &commandLine{
+		configs: []string{"karrot:secure", "my.yaml", "yaml:exporters::otlp_http::headers::x: SECRET"},
+		sets:    []string{"exporters.otlp_http.headers.authorization = SECRET=="},
+	}
+	assert.Equal(t, []string{"karrot:karrot", "karrot:secure", "my.yaml", "yaml:...", "--set exporters.otlp_http.headers.authorization"}, line.names())
 }
 
 func TestEnvironment(t *testing.T) {

@@ -40,13 +40,15 @@ func unusable(ctx context.Context, set otelcol.CollectorSettings, uris []string)
 	return errors.New(strings.Join(c.mistakes, "\nError: "))
 }
 
-// explain says what a check finds, in a line for each, behind or in place of an error of the Collector.
-func explain(ctx context.Context, set otelcol.CollectorSettings, uris []string, err error, here bool) error {
+// explain says what a check finds, in a line for each, behind or in place of an error of the Collector. started says that
+// it comes from a start.
+func explain(ctx context.Context, set otelcol.CollectorSettings, uris []string, err error, started bool) error {
 	if err == nil {
 		return nil
 	}
 	text := oneLine(err.Error())
-	found := findings(ctx, set, uris, err, here)
+	// A start that failed otherwise may still hold ports of its own.
+	found := findings(ctx, set, uris, err, here{files: started, ports: started && strings.Contains(text, "listen ")})
 	var lines []string
 	if !found.translated {
 		lines = append(lines, text)
@@ -280,7 +282,8 @@ func (c *checker) badValue(field []string, problem string) {
 	case strings.Contains(problem, "expected type 'int'"), strings.Contains(problem, "expected type 'uint"):
 		c.mistake(field, "must be a whole number, got %q", got)
 	default:
-		c.mistake(field, "can't be %q: %s", got, problem)
+		// The value may be a secret.
+		c.mistake(field, "can't be read: %s", problem)
 	}
 }
 

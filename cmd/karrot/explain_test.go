@@ -1,0 +1,38 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// An address and a value that are wrong may have a password.
+func TestNoSecrets(t *testing.T) {
+	for _, address := range []string{"u:SECRET@host:4318", "https://u:SEC%zzRET@host", "u:SEC/RET@host"} {
+		c := &checker{all: map[string]any{}, seen: map[string]bool{}}
+		c.active = []part{{[]string{"exporters", "otlp_http"}, map[string]any{"endpoint": address}}}
+		c.addresses()
+		host := address[strings.LastIndex(address, "@"):]
+		assert.Equal(t, []string{`exporters::otlp_http::endpoint must be a URL that begins with http:// or https://, got "xxxxx` + host + `"`}, c.mistakes)
+	}
+	c := &checker{all: map[string]any{"extensions": map[string]any{"a": map[string]any{"password": []any{"SECRET"}}}}, seen: map[string]bool{}}
+	c.badValue([]string{"extensions", "a", "password"}, "expected type 'string'")
+	assert.Equal(t, []string{"extensions::a::password can't be read: expected type 'string'"}, c.mistakes)
+}
+
+// A start that failed may hold its ports, so they are blamed only if it could not listen.
+func TestExplainBlamesNoPortOfItsOwn(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	t.Setenv("KARROT_ENDPOINT", listener.Addr().String())
+	uris := []string{defaultConfig}
+	const wrongPair = `failed to start "burrow" receiver: failed to load TLS cert and key: tls: private key does not match public key`
+	require.EqualError(t, explain(t.Context(), settings(), uris, errors.New(wrongPair), true), wrongPair)
+	inUse := explain(t.Context(), settings(), uris, errors.New("listen tcp "+listener.Addr().String()+": bind: address already in use"), true)
+	assert.ErrorContains(t, inUse, "receivers::burrow::webhook::endpoint (KARROT_ENDPOINT) must be an address that is free here")
+}
