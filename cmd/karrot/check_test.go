@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -58,6 +59,10 @@ func TestHealthy(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	address := strings.TrimPrefix(server.URL, "http://")
 	require.NoError(t, healthy(t.Context(), address))
+	_, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	require.NoError(t, healthy(t.Context(), "[::]:"+port), "it listens on 127.0.0.1 only, as where there is no IPv6")
+	require.Error(t, healthy(t.Context(), "[::1]:"+port))
 	status = http.StatusServiceUnavailable
 	require.EqualError(t, healthy(t.Context(), address), "not healthy: http://"+address+"/heartbeat answers 503 Service Unavailable")
 	server.Close()

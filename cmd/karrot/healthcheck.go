@@ -49,7 +49,11 @@ func healthy(ctx context.Context, address string) error {
 		return err
 	}
 	// A proxy knows nothing of this machine's own addresses.
-	client := &http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
+	transport := &http.Transport{Proxy: nil, DisableKeepAlives: true}
+	if strings.Contains(where, "[::1]") && !strings.Contains(address, "[::1]") {
+		transport.DialContext = dialEitherLoopback
+	}
+	client := &http.Client{Transport: transport}
 	response, err := client.Do(request) //nolint:gosec // as above
 	if err != nil {
 		return fmt.Errorf("not healthy: %w", err)
@@ -59,6 +63,21 @@ func healthy(ctx context.Context, address string) error {
 		return fmt.Errorf("not healthy: %s answers %s", where, response.Status)
 	}
 	return nil
+}
+
+// dialEitherLoopback asks on 127.0.0.1 where ::1 is not to be reached: what listens on [::] is there too, and a container
+// may have no IPv6.
+func dialEitherLoopback(ctx context.Context, network, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err == nil {
+		return conn, nil
+	}
+	_, port, _ := net.SplitHostPort(address)
+	if conn, err := dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port)); err == nil {
+		return conn, nil
+	}
+	return nil, err
 }
 
 // healthURL is where to ask. What listens on all addresses is asked on the loopback interface.
