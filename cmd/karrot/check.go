@@ -203,7 +203,7 @@ func (c *checker) extensions() {
 	for _, p := range c.active {
 		every(p.path, p.value, func(path []string, value any) {
 			id, ok := value.(string)
-			if key := path[len(path)-1]; !ok || key != "authenticator" && key != "storage" {
+			if key := path[len(path)-1]; !ok || key != "authenticator" && key != "storage" || slices.Contains(path[2:], "headers") {
 				return
 			}
 			if _, found := defined[id]; !found {

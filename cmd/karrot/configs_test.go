@@ -61,7 +61,7 @@ receivers:
 connectors:
   forward: {storage: basicauth/b}
 exporters:
-  nop: {list: [{storage: unknown}]}
+  nop: {list: [{storage: unknown}], headers: {storage: basicauth/b, authenticator: basicauth/b}}
 `
 	for name, c := range map[string]struct {
 		service string

@@ -63,6 +63,9 @@ func namedExtensions(part any, named map[string]bool) {
 	switch part := part.(type) {
 	case map[string]any:
 		for key, value := range part {
+			if key == "headers" {
+				continue // Its keys are names of headers.
+			}
 			if id, ok := value.(string); ok && (key == "authenticator" || key == "storage") {
 				named[id] = true
 			}
