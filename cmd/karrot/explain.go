@@ -155,8 +155,25 @@ func (c *checker) translate(failure error) {
 			}
 		}
 	}
+	c.queues(failure.Error())
 	if len(c.mistakes) == before {
 		c.mistakes = append(c.mistakes, oneLine(failure.Error()))
+	}
+}
+
+var noDatabase = regexp.MustCompile(`invalid database|file size too small|checksum error|version mismatch`)
+
+// queues says what to do with a file of a storage that is damaged.
+func (c *checker) queues(text string) {
+	if !noDatabase.MatchString(text) {
+		return
+	}
+	for _, p := range c.active {
+		directory, _ := at(p.value, "directory").(string)
+		if p.path[0] == "extensions" && typeOf(p.path[1]) == "file_storage" && directory != "" {
+			c.mistake(append(slices.Clone(p.path), "directory"),
+				"has a file that is no database in %q: remove the file, and what is in it is lost", directory)
+		}
 	}
 }
 

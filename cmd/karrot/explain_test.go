@@ -24,6 +24,17 @@ func TestNoSecrets(t *testing.T) {
 	assert.Equal(t, []string{"extensions::a::password can't be read: expected type 'string'"}, c.mistakes)
 }
 
+// A queue that is damaged keeps Karrot from starting, and the error of the database has no name of a file.
+func TestDamagedQueue(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("KARROT_STORAGE_DIRECTORY", dir)
+	for _, damage := range []string{"invalid database", "file size too small 3", "checksum error"} {
+		failure := errors.New("failed to start \"otlp_grpc/cloudwatch\" exporter: " + damage)
+		err := explain(t.Context(), settings(), []string{defaultConfig, "karrot:storage"}, failure, true)
+		assert.EqualError(t, err, failure.Error()+"\nError: extensions::file_storage::directory (KARROT_STORAGE_DIRECTORY) has a file that is no database in \""+dir+"\": remove the file, and what is in it is lost")
+	}
+}
+
 // A start that failed may hold its ports, so they are blamed only if it could not listen.
 func TestExplainBlamesNoPortOfItsOwn(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
