@@ -404,16 +404,31 @@ func (c *checker) ports() {
 			}
 			address, _ := at(p.value, "webhook", "endpoint").(string)
 			listen(append(slices.Clone(p.path), "webhook", "endpoint"), cmp.Or(address, "localhost:5000"))
+		case "receivers otlp":
+			protocols, _ := at(p.value, "protocols").(map[string]any)
+			for _, protocol := range slices.Sorted(maps.Keys(protocols)) {
+				address, _ := at(protocols[protocol], "endpoint").(string)
+				if address != "" && at(protocols[protocol], "transport") != "unix" {
+					listen(append(slices.Clone(p.path), "protocols", protocol, "endpoint"), address)
+				}
+			}
 		case "exporters prometheus", "extensions health_check":
 			if at(p.value, "transport") == "unix" {
 				continue
+			}
+			if p.path[0] == "extensions" && at(p.value, "endpoint") == nil {
+				listen(append(slices.Clone(p.path), "endpoint"), defaultHealth)
 			}
 			if address := fmt.Sprint(at(p.value, "endpoint")); at(p.value, "endpoint") != nil {
 				listen(append(slices.Clone(p.path), "endpoint"), address)
 			}
 		}
 	}
-	readers, _ := at(c.all, "service", "telemetry", "metrics", "readers").([]any)
+	metrics := at(c.all, "service", "telemetry", "metrics")
+	if level, _ := at(metrics, "level").(string); at(metrics, "readers") == nil && !strings.EqualFold(level, "none") {
+		listen([]string{"service", "telemetry", "metrics", "readers"}, "localhost:8888") // what the Collector has without them
+	}
+	readers, _ := at(metrics, "readers").([]any)
 	for i, reader := range readers {
 		prometheus := at(reader, "pull", "exporter", "prometheus")
 		if host, port := at(prometheus, "host"), at(prometheus, "port"); host != nil && port != nil {

@@ -83,7 +83,7 @@ func oneLine(text string) string {
 	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
 }
 
-var variableRegexp = regexp.MustCompile(`\$\{env:([A-Za-z_][A-Za-z0-9_]*)`)
+var variableRegexp = regexp.MustCompile(`\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?:\}|:-)`)
 
 // variableIn is the first variable in a value as it is written.
 func variableIn(value string) string {

@@ -35,6 +35,32 @@ func TestDamagedQueue(t *testing.T) {
 	}
 }
 
+// Ports that are not written in the usual place are looked at too.
+func TestPorts(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	taken := listener.Addr().String()
+	check := func(all map[string]any, active ...part) []string {
+		c := &checker{all: all, seen: map[string]bool{}, active: active}
+		c.ports()
+		return c.mistakes
+	}
+	quiet := map[string]any{"service": map[string]any{"telemetry": map[string]any{"metrics": map[string]any{"level": "none"}}}}
+	assert.Empty(t, check(quiet))
+	otlp := part{[]string{"receivers", "otlp/cloudwatch"}, map[string]any{"protocols": map[string]any{"grpc": map[string]any{"endpoint": taken}}}}
+	mistakes := check(quiet, otlp)
+	require.Len(t, mistakes, 1)
+	assert.Contains(t, mistakes[0], "receivers::otlp/cloudwatch::protocols::grpc::endpoint must be an address that is free here, got \""+taken+"\"")
+
+	health := part{[]string{"extensions", "health_check"}, nil}
+	other := part{[]string{"receivers", "otlp"}, map[string]any{"protocols": map[string]any{"http": map[string]any{"endpoint": defaultHealth}}}}
+	mistakes = check(quiet, health, other)
+	assert.NotEmpty(t, mistakes, "localhost:13133 is that of the health check, or in use")
+	other = part{[]string{"receivers", "otlp"}, map[string]any{"protocols": map[string]any{"http": map[string]any{"endpoint": "localhost:8888"}}}}
+	assert.NotEmpty(t, check(map[string]any{}, other), "localhost:8888 has Karrot's own metrics, or is in use")
+}
+
 // A start that failed may hold its ports, so they are blamed only if it could not listen.
 func TestExplainBlamesNoPortOfItsOwn(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
