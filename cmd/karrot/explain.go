@@ -93,7 +93,7 @@ func variableIn(value string) string {
 	return ""
 }
 
-// variables returns the values that have variables in them, as they are written, by field.
+// variables returns the values that have variables or files in them, as they are written, by field.
 func variables(ctx context.Context, settings confmap.ResolverSettings) map[string]string {
 	providers := map[string]confmap.Provider{}
 	for _, factory := range settings.ProviderFactories {
@@ -121,7 +121,7 @@ func variables(ctx context.Context, settings confmap.ResolverSettings) map[strin
 	}
 	fields := map[string]string{}
 	every(nil, merged.ToStringMap(), func(path []string, value any) {
-		if text, ok := value.(string); ok && variableIn(text) != "" {
+		if text, ok := value.(string); ok && strings.Contains(text, "${") {
 			fields[strings.Join(path, "::")] = text
 		}
 	})
@@ -421,6 +421,9 @@ var ofService = regexp.MustCompile(`^KARROT_(\w+_)?(SERVICE_|PORT$|PORT_\d)`)
 func (c *checker) environment() {
 	used := map[string]bool{}
 	for _, text := range c.fields {
+		if strings.Contains(text, "${file:") {
+			return // What that file uses is not known here.
+		}
 		for _, match := range variableRegexp.FindAllStringSubmatch(text, -1) {
 			used[match[1]] = true
 		}

@@ -61,6 +61,24 @@ func TestPorts(t *testing.T) {
 	assert.NotEmpty(t, check(map[string]any{}, other), "localhost:8888 has Karrot's own metrics, or is in use")
 }
 
+// Variables count as used without their scheme too, and nothing is said where a file that is taken in may use them.
+func TestUnusedVariables(t *testing.T) {
+	t.Setenv("KARROT_MINE", "a")
+	for value, hints := range map[string]int{"other": 1, "${env:KARROT_MINE}": 0, "${KARROT_MINE}": 0, "${KARROT_MINE:-b}": 0, "${KARROT_MINE_TOO}": 1, "${file:my.yaml}": 0} {
+		set := settings().ConfigProviderSettings.ResolverSettings
+		set.URIs = []string{"yaml:a: " + value}
+		c := &checker{fields: variables(t.Context(), set)}
+		c.environment()
+		found := 0
+		for _, hint := range c.hints {
+			if strings.HasPrefix(hint, "KARROT_MINE ") {
+				found++
+			}
+		}
+		assert.Equal(t, hints, found, value)
+	}
+}
+
 // A start that failed may hold its ports, so they are blamed only if it could not listen.
 func TestExplainBlamesNoPortOfItsOwn(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
