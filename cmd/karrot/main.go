@@ -53,6 +53,7 @@ func settings() otelcol.CollectorSettings {
 		}},
 		ProviderModules: map[string]string{
 			"env":         moduleOf("go.opentelemetry.io/collector/confmap/provider/envprovider"),
+			"file":        moduleOf("go.opentelemetry.io/collector/confmap/provider/fileprovider"),
 			"yaml":        moduleOf("go.opentelemetry.io/collector/confmap/provider/yamlprovider"),
 			config.Scheme: moduleOf("github.com/lowess/karrot"),
 		},
