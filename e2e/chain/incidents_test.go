@@ -130,6 +130,21 @@ func names(events []event) []string {
 	return result
 }
 
+// agreed leaves out an OK in the first moments of an incident, and what opens again by the next poll. Two Burrows, or a poll and a
+// notification of an evaluation that Burrow kept, can differ for as long as a head and an evaluation may be old.
+func agreed(events []event) []event {
+	const differ, again = (offsetRefresh + expireCache) * time.Second, (pollEvery + 1) * time.Second
+	result := slices.Clone(events)
+	for n := 1; n+1 < len(result); n++ {
+		opened, ended, next := result[n-1], result[n], result[n+1]
+		if opened.name == "opened" && ended.name == "ended" && endsOK[ended.endedBy] && next.name == "opened" &&
+			ended.at.Sub(opened.at) <= differ && next.at.Sub(ended.at) <= again {
+			return slices.Delete(result, n, n+2)
+		}
+	}
+	return result
+}
+
 // endsOK says of all that can end an incident whether the group is OK then.
 var endsOK = map[string]bool{"close": true, "ok": true, "poll": true, "expiry": false, "gone": false}
 
