@@ -416,11 +416,12 @@ func (c *checker) ports() {
 			if at(p.value, "transport") == "unix" {
 				continue
 			}
-			if p.path[0] == "extensions" && at(p.value, "endpoint") == nil {
-				listen(append(slices.Clone(p.path), "endpoint"), defaultHealth)
+			address := at(p.value, "endpoint")
+			if address == nil && p.path[0] == "extensions" {
+				address = defaultHealth
 			}
-			if address := fmt.Sprint(at(p.value, "endpoint")); at(p.value, "endpoint") != nil {
-				listen(append(slices.Clone(p.path), "endpoint"), address)
+			if address != nil {
+				listen(append(slices.Clone(p.path), "endpoint"), fmt.Sprint(address))
 			}
 		}
 	}

@@ -198,10 +198,11 @@ func (g *group) events(t testing.TB, want ...string) {
 	if err != nil {
 		t.Error(err)
 	}
-	if problems := contradictions(g.incidents.of(g.name)); len(problems) > 0 {
-		t.Errorf("events of %s: %s; all: %v", g.name, strings.Join(problems, ", "), g.incidents.of(g.name))
+	events := g.incidents.of(g.name)
+	if problems := contradictions(events); len(problems) > 0 {
+		t.Errorf("events of %s: %s; all: %v", g.name, strings.Join(problems, ", "), events)
 	}
-	opened += (len(g.incidents.of(g.name)) - len(agreed(g.incidents.of(g.name)))) / 2
+	opened += (len(events) - len(agreed(events))) / 2
 	page, err := g.page(t)
 	if err != nil {
 		t.Error(err)

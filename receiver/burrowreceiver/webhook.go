@@ -184,8 +184,8 @@ func (w *webhook) accept(r *http.Request, received time.Time) (metadata.Attribut
 		w.logger.Info("The first notification has arrived", append(groupFields(g.Cluster, g.Group), zap.Stringer("status", g.Status))...)
 	}
 	if entry := w.logger.Check(zap.DebugLevel, "Notification accepted"); entry != nil {
-		entry.Write(zap.String("cluster", burrow.Printable(g.Cluster)), zap.String("group", burrow.Printable(g.Group)), zap.Stringer("status", g.Status),
-			zap.Int64("total_lag", g.TotalLag), zap.Int("listed_partitions", len(g.Partitions)))
+		entry.Write(append(groupFields(g.Cluster, g.Group), zap.Stringer("status", g.Status),
+			zap.Int64("total_lag", g.TotalLag), zap.Int("listed_partitions", len(g.Partitions)))...)
 	}
 	return metadata.AttributeOutcomeAccepted, nil
 }
