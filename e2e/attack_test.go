@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -41,7 +42,14 @@ const (
 	container    = 512 << 20 // of which the default limits count on the half
 	maxHonest    = 100 * time.Millisecond
 	maxLogGrowth = 1 << 20 // a minute
+
+	securityFile   = "security.md"
+	strangersBegin = "<!-- begin: strangers, written by make attack -->\n"
+	burrowsBegin   = "<!-- begin: Burrow's answers, written by make attack -->\n"
 )
+
+// measuring holds times strictly, and writes docs/security.md.
+var measuring = os.Getenv("KARROT_ATTACK_MEASURE") != ""
 
 // attack is something that whoever reaches the webhook can do. It lasts until the context ends.
 type attack struct {
@@ -65,7 +73,7 @@ func TestAttack(t *testing.T) {
 	notLast := wide("g", 60_000)
 	copy(notLast[len(notLast)-3:], `0]}`)
 
-	for name, a := range map[string]attack{
+	byStrangers := map[string]attack{
 		"none": {run: func(ctx context.Context, _ *karrot) error { <-ctx.Done(); return nil }},
 		"a list of zeros, 32 times": {run: func(ctx context.Context, k *karrot) error {
 			return k.flood(ctx, 32, "POST", "/burrow", zeros)
@@ -97,7 +105,7 @@ func TestAttack(t *testing.T) {
 		"600 headers of 1 MB that never end": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
 			return k.idle(ctx, 600, "POST /burrow HTTP/1.1\r\nHost: karrot\r\nX: "+strings.Repeat("x", 1<<20))
 		}},
-		"60 readers of Prometheus' page who do not read": {run: func(ctx context.Context, k *karrot) error {
+		"60 scrapes whose answer nobody reads": {run: func(ctx context.Context, k *karrot) error {
 			return k.slowReaders(ctx, 60)
 		}},
 		"failed handshakes": {configs: []string{"config/secure.yaml"}, run: func(ctx context.Context, k *karrot) error {
@@ -121,15 +129,35 @@ func TestAttack(t *testing.T) {
 				return k.flood(ctx, 1, "POST", "/burrow", []byte(forging))
 			},
 		},
-	} {
-		t.Run(name, func(t *testing.T) { a.test(t) })
 	}
-	for name, a := range attacksByTheAPI() {
-		t.Run("API: "+name, func(t *testing.T) { a.test(t) })
+	strangers, burrows := attacksTable(t, "Attack", byStrangers), attacksTable(t, "Answers of Burrow's API", attacksByTheAPI())
+	if measuring && !t.Failed() {
+		writePart(t, securityFile, strangersBegin, strangers)
+		writePart(t, securityFile, burrowsBegin, burrows)
 	}
 }
 
-func (a attack) test(t *testing.T) {
+// attacksTable runs the attacks. Each must have its row in docs/security.md; with KARROT_ATTACK_MEASURE, rows are those that are
+// returned.
+func attacksTable(t *testing.T, title string, attacks map[string]attack) (rows string) {
+	t.Helper()
+	_, strangers, _ := writtenPart(t, securityFile, strangersBegin)
+	_, burrows, _ := writtenPart(t, securityFile, burrowsBegin)
+	rows = "| " + title + " | Peak | p99 | Log |\n|---|--:|--:|--:|\n"
+	for _, name := range slices.Sorted(maps.Keys(attacks)) {
+		t.Run(name, func(t *testing.T) {
+			if !measuring {
+				assert.Contains(t, strangers+burrows, "\n| "+name+" |", "run make attack")
+			}
+			row := "| " + name + attacks[name].test(t) + "\n"
+			t.Log("figures " + row)
+			rows += row
+		})
+	}
+	return rows
+}
+
+func (a attack) test(t *testing.T) (figures string) {
 	t.Helper()
 	env := map[string]string{}
 	user := func(*http.Request) {}
@@ -172,7 +200,6 @@ func (a attack) test(t *testing.T) {
 		h.notify(t, 0)
 	}
 	h.took = nil
-	idle := k.peak(t)
 
 	ctx, cancel := context.WithTimeout(t.Context(), attackLength)
 	defer cancel()
@@ -203,7 +230,6 @@ func (a attack) test(t *testing.T) {
 		})
 	}
 	logGrowth := len(k.log()) - logBefore
-	measuring := os.Getenv("KARROT_ATTACK_MEASURE") != ""
 	after := time.Second
 	if measuring {
 		after = attackLength
@@ -214,8 +240,6 @@ func (a attack) test(t *testing.T) {
 	k.requireAlive(t, h)
 	peak := k.peak(t)
 	p99 := h.p99()
-	t.Logf("figures | %s | %d MB | %d MB | %.1f ms | %d KB |", strings.TrimPrefix(t.Name(), "TestAttack/"), idle>>20, peak>>20,
-		float64(p99.Microseconds())/1000, logGrowth>>10)
 
 	if measuring {
 		assert.Zero(t, h.refused, "honest notifications that were not answered with 200")
@@ -233,6 +257,7 @@ func (a attack) test(t *testing.T) {
 	assert.NotRegexp(t, unprintable, k.log())
 	assert.Less(t, peak, limit)
 	k.stop(t)
+	return fmt.Sprintf(" | %d MB | %.1f ms | %d KB |", peak>>20, float64(p99.Microseconds())/1000, logGrowth>>10)
 }
 
 // forging is a notification whose names and ID would move a cursor, forge a line and turn the writing around; unprintable is what must

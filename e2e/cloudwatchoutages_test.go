@@ -166,19 +166,14 @@ func (r *outageRun) missing(t *testing.T) []int {
 func (r *outageRun) String() string { return outages[r.outage].name + ", " + r.column }
 
 const (
+	outagesFile  = "cloudwatch.md"
 	outagesBegin = "<!-- written by make cloudwatch-outages -->\n"
-	outagesEnd   = "<!-- end -->\n"
 )
 
 // documentedOutages reads the table of docs/cloudwatch.md: the first word of each cell by row and column.
 func documentedOutages(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	docs, err := os.ReadFile(filepath.Join(root, "docs", "cloudwatch.md"))
-	require.NoError(t, err)
-	_, table, found := strings.Cut(string(docs), outagesBegin)
-	require.True(t, found)
-	table, _, found = strings.Cut(table, outagesEnd)
-	require.True(t, found)
+	_, table, _ := writtenPart(t, outagesFile, outagesBegin)
 	documented := map[string]map[string]string{}
 	for line := range strings.SplitSeq(table, "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
@@ -304,7 +299,7 @@ func TestCloudWatchOutages(t *testing.T) {
 	table := outageTable(cells)
 	t.Logf("\n%s", table)
 	if write {
-		writeOutages(t, fmt.Sprintf("%s\nAn outage of %.0f s, a probe each second.\n", table, length.Seconds()))
+		writePart(t, outagesFile, outagesBegin, fmt.Sprintf("%s\nAn outage of %.0f s, a probe each second.\n", table, length.Seconds()))
 	}
 	for _, r := range runs {
 		r.k.terminate(t)
@@ -390,18 +385,6 @@ func outageTable(cells map[string]map[string]string) string {
 		lines = append(lines, "| "+strings.Join(row, " | ")+" |")
 	}
 	return strings.Join(lines, "\n") + "\n"
-}
-
-func writeOutages(t *testing.T, text string) {
-	t.Helper()
-	path := filepath.Join(root, "docs", "cloudwatch.md")
-	docs, err := os.ReadFile(path)
-	require.NoError(t, err)
-	before, rest, found := strings.Cut(string(docs), outagesBegin)
-	require.True(t, found)
-	_, after, found := strings.Cut(rest, outagesEnd)
-	require.True(t, found)
-	require.NoError(t, os.WriteFile(path, []byte(before+outagesBegin+text+outagesEnd+after), 0o600))
 }
 
 // cloudwatch-durable.yaml has the processors of cloudwatch.yaml under their names, and its exporter: whoever changes one of

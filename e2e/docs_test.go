@@ -157,6 +157,26 @@ func (p *article) links() (targets []string) {
 }
 
 // Every link from one page to another, to a section, a picture or a file leads somewhere.
+// writtenPart is what a command has written into a page of docs, between the line that says so and the next <!-- end -->.
+func writtenPart(t testing.TB, page, begin string) (before, written, after string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "docs", page))
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(text), begin)
+	require.True(t, found, "%s has no %s", page, begin)
+	written, after, found = strings.Cut(rest, writtenEnd)
+	require.True(t, found, "%s has no %s", page, writtenEnd)
+	return before, written, after
+}
+
+const writtenEnd = "<!-- end -->\n"
+
+func writePart(t testing.TB, page, begin, text string) {
+	t.Helper()
+	before, _, after := writtenPart(t, page, begin)
+	require.NoError(t, os.WriteFile(filepath.Join(root, "docs", page), []byte(before+begin+text+writtenEnd+after), 0o600))
+}
+
 func TestDocumentsLinks(t *testing.T) {
 	anchors := map[string]map[string]bool{}
 	all := pages(t)
