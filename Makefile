@@ -47,6 +47,9 @@ demo: build ## Replay recorded Burrow traffic into bin/karrot, SPEED times as fa
 .PHONY: test
 test: ## Test the receiver, the configurations in the binary and its commands
 	$(GOTEST) $(RACE) ./...
+	@# Each benchmark once: what one asserts, its memory among it, must hold.
+	@mkdir -p build
+	$(GOTEST) -run '^$$' -bench . -benchtime 1x ./receiver/... >build/bench-once.txt || { cat build/bench-once.txt; exit 1; }
 	cd cmd/karrot && $(GOTEST) ./...
 
 .PHONY: e2e

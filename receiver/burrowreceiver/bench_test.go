@@ -90,7 +90,7 @@ func BenchmarkMapping(b *testing.B) {
 		state.Group, state.Received = g, at
 		changes = append(changes, groups.Change{Cluster: g.Cluster, Name: g.Group, Group: state, At: at})
 	}
-	const points = n * (11 + 4*partitions)
+	const points = n * (12 + 4*partitions)
 	ended := func(c *groups.Change) {
 		c.Ended.Group = c.Group.Series()
 		for i, p := range c.Group.Group.Partitions {
