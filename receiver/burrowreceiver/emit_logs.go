@@ -3,7 +3,6 @@ package burrowreceiver
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"go.opentelemetry.io/collector/consumer"
@@ -13,7 +12,7 @@ import (
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 )
 
-// maxRecords bounds one hand-over. A record with ten partitions has some 2 KB.
+// maxRecords bounds one hand-over. A record with ten partitions has some 2 KB, and one with very long names counts as several.
 const maxRecords = 1000
 
 // logsEmitter hands over what has happened to incidents. Of several pipelines one may have taken what another refused, and a
@@ -25,7 +24,7 @@ type logsEmitter struct {
 	next    consumer.Logs
 
 	// refused are the events that were handed over once, the latest of them at refusedAt.
-	refused   []groups.Event
+	refused   groups.EventQueue
 	refusedAt time.Time
 }
 
@@ -51,34 +50,31 @@ func (l *logsEmitter) emit(ctx context.Context, now time.Time, last bool) (done 
 		}
 		firstErr = errors.Join(firstErr, err)
 	}
-	if firstErr == nil && len(l.refused) > 0 && (taken || last || now.Sub(l.refusedAt) >= lastRepeat) {
+	if firstErr == nil && l.refused.Len() > 0 && (taken || last || now.Sub(l.refusedAt) >= lastRepeat) {
 		firstErr, taken = l.repeatRefused(ctx, &limit), true
 	}
 	if taken || firstErr != nil {
-		l.observe(now, firstErr, true, len(l.refused) > 0)
+		l.observe(now, firstErr, true, l.refused.Len() > 0)
 	}
-	return len(l.refused) == 0
+	return l.refused.Len() == 0
 }
 
 // keep holds events for their second attempt, the newest if there are too many.
 func (l *logsEmitter) keep(events []groups.Event, now time.Time) {
-	l.refused, l.refusedAt = append(l.refused, events...), now
-	if more := len(l.refused) - maxEvents; more > 0 {
-		l.table.DropEvents(more)
-		l.refused = slices.Clone(l.refused[more:])
-	}
+	l.table.DropEvents(l.refused.Add(events...))
+	l.refusedAt = now
 }
 
 // repeatRefused makes the second attempt. What is refused again is given up.
 func (l *logsEmitter) repeatRefused(ctx context.Context, limit *time.Duration) error {
 	var errs error
-	for events := range slices.Chunk(l.refused, maxRecords) {
+	for l.refused.Len() > 0 {
+		events := l.refused.Take(maxRecords)
 		if err := l.handOver(ctx, limit, events); err != nil {
 			l.table.DropEvents(len(events))
 			errs = errors.Join(errs, err)
 		}
 	}
-	l.refused = nil
 	return errs
 }
 

@@ -35,7 +35,8 @@ const (
 	storageTimeout   = 3 * time.Second
 )
 
-// maxEvents bounds the events of incidents that wait for the logs pipelines.
+// maxEvents bounds the events of incidents that wait for the logs pipelines, and those that wait for their second attempt. One with very
+// long names counts as several.
 const maxEvents = 10_000
 
 // burrowReceiver starts and stops the parts. One serves all signals of a configuration: they share
@@ -154,7 +155,9 @@ func (r *burrowReceiver) addMetrics(next consumer.Metrics) {
 func (r *burrowReceiver) addLogs(next consumer.Logs) {
 	r.table.KeepEvents(maxEvents)
 	handOvers := r.newHandOvers("logs", "Each event is repeated once, when a later one is taken or after a minute. A permanent refusal is not repeated.")
-	r.addEmitter((&logsEmitter{handOvers: handOvers, version: r.set.BuildInfo.Version, next: next}).emit)
+	r.addEmitter((&logsEmitter{
+		handOvers: handOvers, version: r.set.BuildInfo.Version, next: next, refused: groups.NewEventQueue(maxEvents),
+	}).emit)
 }
 
 func (r *burrowReceiver) newHandOvers(signal, promise string) handOvers {

@@ -135,6 +135,9 @@ func (e *Event) about(g *burrow.GroupStatus) {
 	e.Cluster, e.Group, e.Status, e.TotalLag, e.Listed = g.Cluster, g.Group, g.Status, g.TotalLag, len(worst)
 	slices.SortStableFunc(worst, func(a, b burrow.PartitionStatus) int { return cmp.Compare(b.CurrentLag, a.CurrentLag) })
 	e.Worst = slices.Clone(worst[:min(len(worst), maxWorst)])
+	for i := range e.Worst {
+		e.Worst[i].Owner, e.Worst[i].ClientID = "", "" // nobody is told of them
+	}
 }
 
 // next is the state of the group's incidents after s; before is the status until then, StatusUnknown if there was none.
@@ -233,49 +236,24 @@ func endedBy(s *State) EndedBy {
 	return EndedByOK
 }
 
-// KeepEvents makes the table keep events of incidents from now on, at most so many that were not taken.
+// KeepEvents makes the table keep events of incidents from now on, at most so many that were not taken. One that names much counts as
+// several.
 func (t *Table) KeepEvents(limit int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.events.limit = limit
+	t.events = NewEventQueue(limit)
 }
 
 // TakeEvents returns the oldest events of incidents, at most so many, and forgets them.
 func (t *Table) TakeEvents(most int) []Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.events.take(most)
+	return t.events.Take(most)
 }
 
 // DropEvents counts events that were taken and that no pipeline will get.
 func (t *Table) DropEvents(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.events.dropped += int64(n)
-}
-
-// eventQueue keeps events until they are taken, the newest if there are too many.
-type eventQueue struct {
-	limit   int
-	events  []Event
-	dropped int64
-}
-
-// add appends an event about a group.
-func (q *eventQueue) add(e Event, g *burrow.GroupStatus) {
-	if q.limit == 0 {
-		return
-	}
-	e.about(g)
-	if len(q.events) >= q.limit {
-		q.dropped += int64(len(q.take(1)))
-	}
-	q.events = append(q.events, e)
-}
-
-func (q *eventQueue) take(most int) []Event {
-	taken := slices.Clone(q.events[:min(most, len(q.events))])
-	clear(q.events[:len(taken)])
-	q.events = q.events[len(taken):]
-	return taken
+	t.eventsDropped += int64(n)
 }

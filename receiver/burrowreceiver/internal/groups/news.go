@@ -54,11 +54,12 @@ func (n *news) left(k key, by EndedBy) {
 
 // tell keeps an event about a group for those who take events.
 func (t *Table) tell(e Event, g *burrow.GroupStatus) {
-	t.events.add(e, g)
-	t.news.happened(e, g)
+	e.about(g)
+	t.eventsDropped += int64(t.events.Add(e))
+	t.news.happened(&e)
 }
 
-func (n *news) happened(e Event, g *burrow.GroupStatus) {
+func (n *news) happened(e *Event) {
 	switch e.Kind {
 	case Opened:
 		n.Opened++
@@ -68,7 +69,6 @@ func (n *news) happened(e Event, g *burrow.GroupStatus) {
 		n.Ended++
 	}
 	if len(n.Events) < n.maxEvents {
-		e.about(g)
-		n.Events = append(n.Events, e)
+		n.Events = append(n.Events, *e)
 	}
 }

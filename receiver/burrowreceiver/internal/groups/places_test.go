@@ -1,6 +1,7 @@
 package groups
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -190,4 +191,53 @@ func TestCountedIsHeld(t *testing.T) {
 	}
 	require.Positive(t, refused)
 	require.Positive(t, leftOut)
+}
+
+// Events wait for their hand-over, and what they cost is bounded whatever they name: before, 10,000 of them could hold 140 MB of names.
+func TestWaitingEventsAreBoundedByWhatTheyName(t *testing.T) {
+	const limit, told = 100, 300
+	long := func(i, length int) string { return strings.Repeat("x", length-8) + fmt.Sprintf("%08d", i) }
+	for name, c := range map[string]struct {
+		event func(i int) *burrow.Notification
+		held  int // events that wait
+		taken int // of them, by one who takes 10 at most
+	}{
+		"ordinary names": {func(i int) *burrow.Notification { return notification("g"+strconv.Itoa(i), 1, 0) }, limit, 10},
+		"the longest names": {func(i int) *burrow.Notification {
+			n := notification(long(i, 1024), 1)
+			n.ID, n.Group.Cluster = long(i, 255), long(0, 1024)
+			for p := range maxWorst {
+				n.Group.Partitions = append(n.Group.Partitions, burrow.PartitionStatus{
+					Topic: long(p, 1024), Owner: long(p, 255), ClientID: long(p, 255), CurrentLag: 1, Status: burrow.StatusStop,
+				})
+			}
+			return n
+		}, limit / 9, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Limits{MaxGroups: 100 * told, MaxPartitions: 100 * told, ExpireAfter: time.Minute})
+			table.KeepEvents(limit)
+			for i := range told {
+				n := c.event(i)
+				n.Group.Status = burrow.StatusErr
+				require.NoError(t, table.Update(n, at(0)))
+			}
+			assert.EqualValues(t, told-c.held, table.Stats().EventsDropped, "counted")
+			events := table.TakeEvents(10)
+			assert.Len(t, events, c.taken, "one hand-over is bounded too")
+			assert.Equal(t, c.event(told-c.held).Group.Group, events[0].Group, "the oldest were dropped")
+			events = append(events, table.TakeEvents(100*told)...)
+			require.Len(t, events, c.held)
+			bytes := 0
+			for i := range events {
+				e := &events[i]
+				bytes += len(e.ID) + len(e.Cluster) + len(e.Group)
+				for _, p := range e.Worst {
+					bytes += len(p.Topic) + len(p.Owner) + len(p.ClientID)
+				}
+			}
+			assert.Less(t, bytes, limit*namesPerPlace)
+			assert.Empty(t, table.TakeEvents(1))
+		})
+	}
 }

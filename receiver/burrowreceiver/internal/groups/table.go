@@ -207,8 +207,10 @@ type Table struct {
 	series      int
 	expired     int64
 	endsDropped int64
-	events      eventQueue
-	news        news
+	events      EventQueue
+	// eventsDropped counts those that no pipeline gets.
+	eventsDropped int64
+	news          news
 	// moved is what LastMoved returned last.
 	moved map[string]time.Time
 }
@@ -464,6 +466,6 @@ func (t *Table) Stats() Stats {
 	defer t.mu.Unlock()
 	return Stats{
 		Groups: t.groupsHeld, Topics: t.topicsHeld, Partitions: t.partitions, Pending: t.pending, Series: t.series,
-		Expired: t.expired, EndsDropped: t.endsDropped, EventsDropped: t.events.dropped,
+		Expired: t.expired, EndsDropped: t.endsDropped, EventsDropped: t.eventsDropped,
 	}
 }
