@@ -60,6 +60,8 @@ type attack struct {
 	full bool
 	// descriptors is a limit of the process, as a shell gives it; 0 is that of the test.
 	descriptors uint64
+	// counted is own telemetry that must have counted what the attack has cost others.
+	counted string
 	// prints means that what is received is printed, as the configuration says.
 	prints bool
 	// burrow answers in the place of Burrow's API, from the beginning of the attack on, and is polled as often as can be.
@@ -94,16 +96,28 @@ func TestAttack(t *testing.T) {
 			return k.flood(ctx, 64, "POST", "/\x1b[2J", []byte("{}"))
 		}},
 		"1,100 connections that say nothing": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
-			return k.idle(ctx, 1100, "")
+			return idle(ctx, k.webhook, 1100, "")
 		}},
 		"1,100 connections that were refused": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
-			return k.idle(ctx, 1100, "GET / HTTP/1.1\r\nHost: karrot\r\n\r\n")
+			return idle(ctx, k.webhook, 1100, "GET / HTTP/1.1\r\nHost: karrot\r\n\r\n")
+		}},
+		"1,100 connections that say nothing to Prometheus' page": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
+			return idle(ctx, k.metrics, 1100, "")
+		}},
+		"1,100 connections that have asked for Prometheus' page": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
+			return idle(ctx, k.metrics, 1100, "GET / HTTP/1.1\r\nHost: karrot\r\n\r\n")
+		}},
+		"1,100 connections that say nothing to the health check": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="health_check"}`, run: func(ctx context.Context, k *karrot) error {
+			return idle(ctx, k.health, 1100, "")
+		}},
+		"1,100 connections that have asked for health": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
+			return idle(ctx, k.health, 1100, "GET /heartbeat HTTP/1.1\r\nHost: karrot\r\n\r\n")
 		}},
 		"600 bodies of 8 MB that never end": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
 			return k.slowBodies(ctx, 600)
 		}},
 		"600 headers of 1 MB that never end": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
-			return k.idle(ctx, 600, "POST /burrow HTTP/1.1\r\nHost: karrot\r\nX: "+strings.Repeat("x", 1<<20))
+			return idle(ctx, k.webhook, 600, "POST /burrow HTTP/1.1\r\nHost: karrot\r\nX: "+strings.Repeat("x", 1<<20))
 		}},
 		"60 scrapes whose answer nobody reads": {run: func(ctx context.Context, k *karrot) error {
 			return k.slowReaders(ctx, 60)
@@ -229,6 +243,9 @@ func (a attack) test(t *testing.T) (figures string) {
 			return ""
 		})
 	}
+	if a.counted != "" {
+		assert.Greater(t, scrape(t, k.telemetry)[a.counted], 500.0)
+	}
 	logGrowth := len(k.log()) - logBefore
 	after := time.Second
 	if measuring {
@@ -282,13 +299,18 @@ type honest struct {
 // notify sends the next notification after a pause.
 func (h *honest) notify(t testing.TB, pause time.Duration) {
 	t.Helper()
+	h.notifyBy(t, h.client, pause)
+}
+
+func (h *honest) notifyBy(t testing.TB, client *http.Client, pause time.Duration) {
+	t.Helper()
 	time.Sleep(pause)
 	request, err := http.NewRequest(http.MethodPost, h.url, bytes.NewReader(wide("honest-"+strconv.Itoa(h.sent%honestGroups), 3)))
 	require.NoError(t, err)
 	h.user(request)
 	h.sent++
 	begin := time.Now()
-	response, err := h.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		h.refused++
 		return
@@ -349,7 +371,7 @@ func (k *karrot) peak(t testing.TB) int64 {
 	return kilobytes << 10
 }
 
-// requireAlive asks the other three ports.
+// requireAlive asks all four ports, on new connections.
 func (k *karrot) requireAlive(t testing.TB, h *honest) {
 	t.Helper()
 	for _, page := range []string{k.metrics, k.health, k.telemetry} {
@@ -366,6 +388,7 @@ func (k *karrot) requireAlive(t testing.TB, h *honest) {
 		_ = response.Body.Close()
 		assert.Equal(t, http.StatusOK, response.StatusCode, page)
 	}
+	h.notifyBy(t, h.fresh, 0)
 }
 
 func (k *karrot) address() string {
@@ -411,12 +434,16 @@ func (k *karrot) flood(ctx context.Context, clients int, method, path string, bo
 	return nil
 }
 
-// idle opens connections, says something, and holds them.
-func (k *karrot) idle(ctx context.Context, connections int, say string) error {
+// idle opens connections to the port of a page, says something, and holds them.
+func idle(ctx context.Context, page string, connections int, say string) error {
+	address, err := url.Parse(page)
+	if err != nil {
+		return err
+	}
 	dialer := net.Dialer{Timeout: time.Second}
 	var open []net.Conn
 	for range connections {
-		conn, err := dialer.DialContext(ctx, "tcp", k.address())
+		conn, err := dialer.DialContext(ctx, "tcp", address.Host)
 		if err != nil {
 			continue
 		}

@@ -2,96 +2,118 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"maps"
 	"net/http"
-	"slices"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter"
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/config/confighttp"
 	"go.opentelemetry.io/collector/config/configmiddleware"
+	"go.opentelemetry.io/collector/config/confignet"
 	"go.opentelemetry.io/collector/exporter"
 	"go.opentelemetry.io/collector/extension/extensionmiddleware"
-	"go.opentelemetry.io/collector/otelcol"
+
+	"github.com/lowess/karrot/internal/webserver"
 )
 
 const (
+	// pagePath is where the exporter has its page.
+	pagePath = "/metrics"
 	// maxReaders is how many clients get the page of the Prometheus exporter at one moment. Each holds all its series until
 	// it has read them, and the exporter has no limit: 60 that do not read took 1.5 GB with 1,000 groups.
 	maxReaders = 2
-	// readerBlocks is how long a reader may let one write wait while others wait for its place, or the end of the process does.
+	// readerBlocks is how long a reader may let one write wait while others wait for its place.
 	readerBlocks = time.Second
 	// readerWaits is how long one waits for a place; Prometheus gives up after 10 s by default.
 	readerWaits = 10 * time.Second
 	// readerLooks is how often who waits looks for a reader that blocks.
 	readerLooks = 100 * time.Millisecond
+	// lastRead is how long the end of the process waits for readers, however slowly they read. A page can be asked for again.
+	lastRead = 2 * time.Second
 )
 
-// boundedComponents are the components of the distribution, with a limit of readers on the page for Prometheus.
-func boundedComponents() (otelcol.Factories, error) {
-	factories, err := components()
-	if err != nil {
-		return factories, err
-	}
-	page := prometheusexporter.NewFactory()
-	factories.Exporters[page.Type()] = exporter.NewFactory(page.Type(), page.CreateDefaultConfig,
+// boundPage puts the limits of readers and of connections on the page for Prometheus.
+func boundPage(page exporter.Factory) exporter.Factory {
+	return exporter.NewFactory(page.Type(), page.CreateDefaultConfig,
 		exporter.WithMetrics(func(ctx context.Context, set exporter.Settings, cfg component.Config) (exporter.Metrics, error) {
-			bounded := *cfg.(*prometheusexporter.Config)
-			bounded.Middlewares = append(slices.Clip(bounded.Middlewares), configmiddleware.Config{ID: readersID})
-			e, err := page.CreateMetrics(ctx, set, &bounded)
-			return &boundedExporter{Metrics: e, readers: newReaders()}, err
+			configured := *cfg.(*prometheusexporter.Config)
+			inner := configured
+			inner.ServerConfig = confighttp.ServerConfig{NetAddr: unreachable(), Middlewares: []configmiddleware.Config{{ID: pageID}}, ReadHeaderTimeout: readerBlocks}
+			e, err := page.CreateMetrics(ctx, set, &inner)
+			return &boundedPage{Metrics: e, port: port{set.ID, configured.ServerConfig, set.TelemetrySettings, readerWaits}}, err
 		}, page.MetricsStability()))
-	return factories, nil
 }
 
-// readersID is no type that a configuration could name.
-var readersID = component.MustNewIDWithName("readers", "prometheus")
-
-// boundedExporter gives its server the readers as a middleware.
-type boundedExporter struct {
+// boundedPage is the exporter behind a server of our own. The exporter's server has neither a limit of connections nor an end at
+// which it does not wait for slow readers, and nothing of it can be set. So it gets an address at which nobody asks, and the
+// page is taken from it.
+type boundedPage struct {
 	exporter.Metrics
-	readers *readers
+	port port
+	open *openPort
 }
 
-func (e *boundedExporter) Start(ctx context.Context, host component.Host) error {
-	return e.Metrics.Start(ctx, readersHost{host, e.readers})
+func (e *boundedPage) Start(ctx context.Context, host component.Host) error {
+	taken := &pageTaker{}
+	if err := e.Metrics.Start(ctx, pageHost{host, taken}); err != nil {
+		return err
+	}
+	var err error
+	e.open, err = e.port.open(ctx, host, newReaders().wrap(taken.page))
+	return err
 }
 
-// Shutdown waits for the answers that are under way, except those whose clients do not read: the server would give each of
-// them all of its write_timeout.
-func (e *boundedExporter) Shutdown(ctx context.Context) error {
-	ended := make(chan struct{})
-	var cutting sync.WaitGroup
-	defer cutting.Wait()
-	defer close(ended)
-	cutting.Go(func() {
-		look := time.NewTicker(readerLooks)
-		defer look.Stop()
-		for {
-			select {
-			case <-ended:
-				return
-			case now := <-look.C:
-				e.readers.cut(now)
-			}
-		}
-	})
+func (e *boundedPage) Shutdown(ctx context.Context) error {
+	e.open.close(ctx, lastRead)
 	return e.Metrics.Shutdown(ctx)
 }
 
-type readersHost struct {
-	component.Host
-	readers *readers
+// unreachable is an address for a server that nobody asks. On Linux it is no port, and its name is not known.
+func unreachable() confignet.AddrConfig {
+	if runtime.GOOS == "linux" {
+		return confignet.AddrConfig{Transport: confignet.TransportTypeUnix, Endpoint: "@karrot-" + rand.Text()}
+	}
+	return confignet.AddrConfig{Transport: confignet.TransportTypeTCP, Endpoint: "127.0.0.1:0"}
 }
 
-func (h readersHost) GetExtensions() map[component.ID]component.Component {
+var pageType = component.MustNewType("prometheus")
+
+// pageID is no type that a configuration could name.
+var pageID = component.MustNewIDWithName("page", "prometheus")
+
+type pageHost struct {
+	component.Host
+	taker *pageTaker
+}
+
+func (h pageHost) GetExtensions() map[component.ID]component.Component {
 	extensions := maps.Clone(h.Host.GetExtensions())
 	if extensions == nil {
 		extensions = map[component.ID]component.Component{}
 	}
-	extensions[readersID] = h.readers
+	extensions[pageID] = h.taker
 	return extensions
+}
+
+// pageTaker is a middleware that takes the page of a server, and leaves it none.
+type pageTaker struct {
+	component.StartFunc
+	component.ShutdownFunc
+	page http.Handler
+}
+
+var _ extensionmiddleware.HTTPServer = (*pageTaker)(nil)
+
+// GetHTTPHandler is called when the server is made.
+func (t *pageTaker) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPHandlerFunc, error) {
+	return func(_ context.Context, page http.Handler) (http.Handler, error) {
+		t.page = page
+		return http.NotFoundHandler(), nil
+	}, nil
 }
 
 // readers bounds the requests that are answered at one moment. One that finds no place waits, and makes those give up theirs
@@ -118,6 +140,9 @@ func (l *readers) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPH
 
 func (l *readers) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == pagePath {
+			webserver.Keep(r.Context())
+		}
 		if !l.enter(r.Context()) {
 			w.Header().Set("Connection", "close")
 			http.Error(w, "Too many clients read this page at once", http.StatusServiceUnavailable)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/component/componenttest"
+
+	"github.com/lowess/karrot/internal/webserver"
 )
 
 // However many ask for the page and do not read it, few are answered at one moment, and one who reads gets it.
@@ -62,19 +63,10 @@ func askAndDoNotRead(t *testing.T, server *httptest.Server) {
 	require.NoError(t, err)
 }
 
-// served is an exporter that waits for its server, as that for Prometheus does.
-type served struct {
-	exporter.Metrics
-	server *http.Server
-}
-
-func (s served) Shutdown(ctx context.Context) error { return s.server.Shutdown(ctx) }
-
 // A client that does not read the page does not hold up the end.
-func TestShutdownBesideReaderThatDoesNotRead(t *testing.T) {
-	l := newReaders()
+func TestPortClosesBesideReaderThatDoesNotRead(t *testing.T) {
 	var asked, cut atomic.Bool
-	server := httptest.NewServer(l.wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := httptest.NewServer(newReaders().wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Store(true)
 		defer cut.Store(true)
 		for range 4 << 10 {
@@ -84,10 +76,12 @@ func TestShutdownBesideReaderThatDoesNotRead(t *testing.T) {
 	t.Cleanup(server.Close)
 	askAndDoNotRead(t, server)
 	require.Eventually(t, asked.Load, 5*time.Second, time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*readerBlocks)
-	defer cancel()
-	require.NoError(t, (&boundedExporter{Metrics: served{server: server.Config}, readers: l}).Shutdown(ctx))
-	assert.True(t, cut.Load())
+	begin := time.Now()
+	opened, err := port{telemetry: componenttest.NewNopTelemetrySettings()}.count(webserver.NewConnections(1, 0))
+	require.NoError(t, err)
+	(&openPort{server: server.Config, counted: opened}).close(t.Context(), 100*time.Millisecond)
+	assert.Less(t, time.Since(begin), readerBlocks)
+	assert.Eventually(t, cut.Load, 5*time.Second, time.Millisecond)
 }
 
 // Who reads is not cut, though others wait.

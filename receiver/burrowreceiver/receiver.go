@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/lowess/karrot/internal/webserver"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
@@ -63,7 +64,7 @@ type burrowReceiver struct {
 	listening string
 
 	server      *http.Server
-	connections *serverConnections // nil without a server
+	connections *webserver.Connections // nil without a server
 	serving     sync.WaitGroup
 
 	stopEmitters    context.CancelFunc // nil if they do not run
@@ -133,7 +134,7 @@ func newBurrowReceiver(set receiver.Settings, cfg *Config) (*burrowReceiver, err
 	}
 	if cfg.Webhook.HasValue() {
 		r.webhook.path, r.webhook.unpacked = cfg.Webhook.Get().Path, cfg.Webhook.Get().unpacked()
-		r.connections = newConnections(cfg.Webhook.Get().MaxConnections)
+		r.connections = webserver.NewConnections(cfg.Webhook.Get().MaxConnections, slowRequest)
 		if cfg.Page.Enabled {
 			r.webhook.challenge = challenge(cfg.Webhook.Get())
 			r.webhook.page = page.New(table, page.Options{

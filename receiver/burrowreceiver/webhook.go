@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/lowess/karrot/internal/webserver"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/burrow"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
@@ -158,7 +159,7 @@ func (w *webhook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		w.lastAccepted.Store(received.UnixNano())
 	}
 	w.count(r.Context(), outcome)
-	keepConnection(r.Context())
+	webserver.Keep(r.Context())
 	rw.WriteHeader(http.StatusOK)
 }
 
