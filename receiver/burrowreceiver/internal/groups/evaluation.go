@@ -159,3 +159,23 @@ func (h *heads) notFurtherBehind(s *State, p *burrow.PartitionStatus, lag timeLa
 	}
 	return lag
 }
+
+// answer is what Burrow's API told last of all partitions together, also if they had no place.
+type answer struct {
+	timeLag timeLag
+	ahead   int64
+}
+
+var noAnswer = answer{noTimeLag, burrow.Unknown}
+
+// holdAnswer keeps what the API told of all partitions where s names a few, and nothing is known of the others one by one: they can be further
+// behind than those, and as far as they were. Only a group that has read everything is known to be behind in none.
+func (s *State) holdAnswer() {
+	s.Ahead = max(s.Ahead, s.answer.ahead)
+	told := s.answer.timeLag
+	if s.Group.TotalLag == 0 && told.seconds > 0 {
+		told = timeLag{}
+	}
+	s.held = told.seconds > max(s.MaxTimeLag, 0)
+	s.atLeast(told)
+}

@@ -31,6 +31,10 @@ type record struct {
 	TimeLags   []float64       `json:"time_lags,omitempty"`
 	MaxTimeLag float64         `json:"max_time_lag"`
 	AtLeast    bool            `json:"at_least,omitempty"`
+	// LowerBounds are the places in TimeLags of those that are lower bounds. nil is that of an older version: not known.
+	LowerBounds []int `json:"lower_bounds,omitzero"`
+	// Answer is nil if the API has not told of the group, and in an older version.
+	Answer *answerRecord `json:"answer,omitempty"`
 	// Ahead is absent if it is not known.
 	Ahead *int64 `json:"partitions_ahead,omitempty"`
 	// Notified is in unix nanoseconds; 0 if no notification has come.
@@ -46,6 +50,17 @@ type incidentsRecord struct {
 	LastTo   time.Time `json:"last_end,omitzero"`
 	Late     bool      `json:"late"`
 	Reopened time.Time `json:"reopened,omitzero"`
+}
+
+// answerRecord is what the API told last of all partitions together.
+type answerRecord struct {
+	// At is in unix nanoseconds.
+	At         int64   `json:"at"`
+	MaxTimeLag float64 `json:"max_time_lag"`
+	AtLeast    bool    `json:"at_least,omitempty"`
+	Ahead      int64   `json:"partitions_ahead"`
+	// Held says that the state has its time lag.
+	Held bool `json:"held,omitempty"`
 }
 
 // headRecord is the history of one partition that the group reads.
@@ -113,6 +128,14 @@ func (s *State) Digest(seed maphash.Seed) uint64 {
 	maphash.WriteComparable(&h, [...]bool{s.FromAPI, s.AtLeast, g.MaxLag != nil, i.Open, i.late})
 	number(i.Start.UnixNano(), i.Seen, i.Since.UnixNano(), i.last.start.UnixNano(), i.last.end.UnixNano(), i.reopened.UnixNano())
 	maphash.WriteComparable(&h, i.recent)
+	for _, bound := range s.bounds {
+		maphash.WriteComparable(&h, bound)
+	}
+	if s.Polled.IsZero() {
+		// Without all partitions the answer decides.
+		number(s.answer.ahead)
+		maphash.WriteComparable(&h, [...]bool{s.held, s.answer.timeLag.bound})
+	}
 	return h.Sum64()
 }
 
@@ -129,6 +152,18 @@ func (t *Table) Record(s *State) ([]byte, error) {
 	}
 	if s.Ahead != burrow.Unknown {
 		r.Ahead = &s.Ahead
+	}
+	if s.TimeLags != nil {
+		r.LowerBounds = []int{}
+	}
+	for i, bound := range s.bounds {
+		if bound {
+			r.LowerBounds = append(r.LowerBounds, i)
+		}
+	}
+	if !s.answered.IsZero() {
+		a := s.answer
+		r.Answer = &answerRecord{s.answered.UnixNano(), a.timeLag.seconds, a.timeLag.bound, a.ahead, s.held}
 	}
 	t.mu.Lock()
 	r.Heads = t.heads.records(&s.Group)
@@ -209,7 +244,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 		return nil, errors.New("time lags of other partitions")
 	}
 	for _, lag := range append(slices.Clone(r.TimeLags), r.MaxTimeLag) {
-		if lag != burrow.Unknown && (lag < 0 || math.IsInf(lag, 0)) {
+		if !validTimeLag(lag) {
 			return nil, fmt.Errorf("time lag %v", lag)
 		}
 	}
@@ -230,7 +265,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	s := &State{
 		Notification: r.Notification, Received: time.Unix(0, received), Incidents: incidents,
 		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, AtLeast: r.AtLeast, FromAPI: r.FromAPI,
-		History: history, Ahead: burrow.Unknown,
+		History: history, Ahead: burrow.Unknown, answer: noAnswer,
 	}
 	if r.Ahead != nil {
 		if *r.Ahead < 0 {
@@ -249,19 +284,81 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 		s.Notified = time.Unix(0, min(notified, received))
 	}
 	s.LastCommit = s.lastCommit()
+	if err := s.restoreBounds(r); err != nil {
+		return nil, err
+	}
+	if err := s.restoreAnswer(r); err != nil {
+		return nil, err
+	}
 	s.age(r)
 	return s, nil
+}
+
+func (s *State) restoreBounds(r *record) error {
+	if len(s.TimeLags) == 0 {
+		return nil
+	}
+	s.bounds = make([]bool, len(s.TimeLags))
+	for _, i := range r.LowerBounds {
+		if i < 0 || i >= len(s.bounds) {
+			return fmt.Errorf("a lower bound of partition %d of %d", i, len(s.bounds))
+		}
+		s.bounds[i] = true
+	}
+	if r.LowerBounds == nil {
+		for i, lag := range s.TimeLags {
+			s.bounds[i] = r.AtLeast && lag == r.MaxTimeLag
+		}
+	}
+	return nil
+}
+
+func (s *State) restoreAnswer(r *record) error {
+	a := r.Answer
+	if a == nil {
+		return nil
+	}
+	if a.At <= 0 || a.Ahead < burrow.Unknown || !validTimeLag(a.MaxTimeLag) {
+		return errors.New("an answer that nobody gave")
+	}
+	at := time.Unix(0, min(a.At, s.Received.UnixNano()))
+	if s.answered = later(s.answered, at); s.Received.After(s.Notified) {
+		s.answered = s.Received // what was received last was an answer
+	}
+	s.answer = answer{timeLag{a.MaxTimeLag, a.AtLeast}, a.Ahead}
+	if a.MaxTimeLag > 0 {
+		s.answer.timeLag.seconds += s.answered.Sub(at).Seconds()
+	}
+	s.held = a.Held
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func validTimeLag(seconds float64) bool {
+	return seconds == burrow.Unknown || seconds >= 0 && !math.IsInf(seconds, 0)
 }
 
 // age makes the time lags of a record those of s, which is later. Nothing else has changed meanwhile: a message that was not read then is
 // older by the time that has passed when it was told of again.
 func (s *State) age(r *record) {
 	since := func(told time.Time, ns int64) float64 { return max(0, told.Sub(time.Unix(0, ns)).Seconds()) }
-	oldest := float64(burrow.Unknown)
-	if s.MaxTimeLag > 0 && !slices.Contains(s.TimeLags, s.MaxTimeLag) {
+	most := noTimeLag
+	switch {
+	case s.held:
+		most = s.answer.timeLag
+	case !slices.Contains(s.TimeLags, s.MaxTimeLag):
 		// That of the partition with the highest lag, which is not listed.
-		oldest = s.MaxTimeLag + since(s.Received, r.Received)
+		if most = (timeLag{s.MaxTimeLag, s.AtLeast}); most.seconds > 0 {
+			most.seconds += since(s.Received, r.Received)
+		}
 	}
+	s.MaxTimeLag, s.AtLeast = most.seconds, most.bound
 	for i, lag := range s.TimeLags {
 		if lag > 0 {
 			told, before := s.told(i), r.Received
@@ -270,9 +367,8 @@ func (s *State) age(r *record) {
 			}
 			s.TimeLags[i] = lag + since(told, before)
 		}
-		oldest = max(oldest, s.TimeLags[i])
+		s.atLeast(s.timeLag(i))
 	}
-	s.MaxTimeLag = max(s.MaxTimeLag, oldest)
 }
 
 // records are the histories of the partitions that a group's evaluation names.

@@ -71,6 +71,53 @@ func TestRestoreOld(t *testing.T) {
 	assert.Equal(t, "ended by expiry a since -100 at 101: ERR to ERR", describe(events[0]))
 }
 
+// After a restart it is known of each partition whether its time lag is a lower bound, also if it is not the largest.
+func TestRestartKeepsLowerBounds(t *testing.T) {
+	slow := func(second int, committed int64) *burrow.GroupStatus {
+		g := read(burrow.StatusOK, second, []int64{committed, 10}, 2000-committed, 5990)
+		g.Status, g.Partitions[0].Status = burrow.StatusWarn, burrow.StatusWarn
+		return g
+	}
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{1000}, 0))
+	for second := 0; second <= 100; second += 10 {
+		f.heads(second, 1000+10*int64(second), 5000+10*int64(second))
+		if second == 60 { // the second partition is read for the first time, far behind
+			f.poll(second, read(burrow.StatusOK, second, []int64{1600, 10}, 0, 5590))
+		}
+	}
+	s := f.poll(101, slow(100, 1100))
+	require.Equal(t, []float64{90.95, 41}, s.TimeLags)
+	require.False(t, s.AtLeast)
+	data, err := f.table.Record(s)
+	require.NoError(t, err)
+	old := strings.Replace(string(data), `"lower_bounds":[1],`, "", 1)
+	require.NotEqual(t, string(data), old)
+
+	// The first partition catches up before anybody tells of all again.
+	after := func(data string) *State {
+		table := New(f.table.limits)
+		_, err := table.Restore([]byte(data), Times{}, at(102))
+		require.NoError(t, err)
+		require.NoError(t, table.Update(notified(slow(102, 1990)), at(103)))
+		return current(t, table)
+	}
+	s = after(string(data))
+	require.InDelta(t, 41, s.MaxTimeLag, 0, "that of the second partition")
+	assert.True(t, s.AtLeast)
+	s = after(old)
+	require.InDelta(t, 41, s.MaxTimeLag, 0)
+	assert.False(t, s.AtLeast, "a record of an older version does not say so")
+
+	// The largest of an older record is known to be one.
+	f.poll(104, slow(104, 1990))
+	data, err = f.table.Record(current(t, f.table))
+	require.NoError(t, err)
+	old = strings.Replace(string(data), `"lower_bounds":[1],`, "", 1)
+	require.NotEqual(t, string(data), old)
+	assert.True(t, after(old).AtLeast)
+}
+
 // FuzzRestore: whatever the bytes are, nothing panics, and what is taken is a state that could have been recorded.
 func FuzzRestore(f *testing.F) {
 	whole := string(recorded(f))
@@ -84,10 +131,32 @@ func FuzzRestore(f *testing.F) {
 		{`"points":[[`, `"points":[[9e9,`},
 		{`"time_lags":[`, `"time_lags":[-7,`},
 		{`"Status":3`, `"Status":77`},
+		{`"lower_bounds":[`, `"lower_bounds":[-1,`},
+		{`"lower_bounds":[`, `"lower_bounds":[2,`},
 		{`"Seen":1`, `"Seen":-1`},
 	} {
 		require.Contains(f, whole, change[0])
 		f.Add([]byte(strings.Replace(whole, change[0], change[1], 1)))
+	}
+	// A group whose partitions had no place, between two polls.
+	table := New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Hour})
+	require.NoError(f, table.UpdateFromAPI(read(burrow.StatusStop, 0, []int64{1}, 5), at(0)))
+	all := read(burrow.StatusStop, 0, []int64{1, 1}, 9, 9)
+	require.NoError(f, table.UpdateFromAPI(all, at(30)))
+	n := notified(all)
+	n.Group.Partitions = nil
+	require.NoError(f, table.Update(n, at(40)))
+	data, err := table.Record(collect(table, at(40))[0].Group)
+	require.NoError(f, err)
+	f.Add(data)
+	for _, change := range [][2]string{
+		{`"answer":{"at":`, `"answer":{"at":-`},
+		{`"answer":{"at":1`, `"answer":{"at":9`},
+		{`"max_time_lag":30,"at_least":true,"partitions`, `"max_time_lag":-30,"at_least":true,"partitions`},
+		{`"partitions_ahead":-1`, `"partitions_ahead":-9`},
+	} {
+		require.Contains(f, string(data), change[0])
+		f.Add([]byte(strings.Replace(string(data), change[0], change[1], 1)))
 	}
 	f.Add([]byte(`{"version":1,"notification":{"Group":{"Cluster":"c","Group":"g"}},"heads":[{"topic":"t","points":[[5,5],[4,6]]}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -99,6 +168,8 @@ func FuzzRestore(f *testing.F) {
 		}
 		require.NoError(t, state.Group.Valid())
 		require.False(t, state.Received.After(at(60)))
+		require.False(t, state.answered.After(at(60)))
+		require.True(t, validTimeLag(state.MaxTimeLag))
 		for _, topic := range table.heads.topics {
 			for i := range topic.partitions {
 				points := pointsOf(&topic.partitions[i])

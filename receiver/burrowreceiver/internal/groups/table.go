@@ -66,7 +66,11 @@ type State struct {
 
 	// answered is when Burrow's API last told of the group, also if its partitions had no place; zero if it has not for ExpireAfter.
 	answered time.Time
-	// bounds says of which partitions the time lag is a lower bound; nil if of none, or after a restart, when only AtLeast is known.
+	// answer is what it told then.
+	answer answer
+	// held says that MaxTimeLag is that of the answer.
+	held bool
+	// bounds says of which partitions the time lag is a lower bound; nil if of none.
 	bounds []bool
 	// places are those that Group.Partitions take in the table that has the state.
 	places int
@@ -100,13 +104,7 @@ func (s *State) setTimeLag(i int, lag timeLag) {
 
 // timeLag is the time lag of partition i, and whether it is a lower bound.
 func (s *State) timeLag(i int) timeLag {
-	lag := timeLag{seconds: s.TimeLag(i)}
-	if s.bounds != nil {
-		lag.bound = s.bounds[i]
-	} else {
-		lag.bound = s.AtLeast && lag.seconds == s.MaxTimeLag
-	}
-	return lag
+	return timeLag{seconds: s.TimeLag(i), bound: s.bounds != nil && s.bounds[i]}
 }
 
 // atLeast raises MaxTimeLag to that of one more partition.
@@ -136,6 +134,9 @@ func (s *State) OldestUnread(i int) time.Time {
 
 // OldestUnreadOfAll is the same of the partition with the largest time lag.
 func (s *State) OldestUnreadOfAll() time.Time {
+	if s.held {
+		return before(s.answered, s.MaxTimeLag)
+	}
 	for i, lag := range s.TimeLags {
 		if lag == s.MaxTimeLag {
 			return s.OldestUnread(i)
@@ -249,6 +250,7 @@ func (t *Table) update(s *State) error {
 		return ErrTooManyGroups
 	}
 	incidents, status := Incidents{Since: s.Received}, burrow.StatusUnknown
+	s.answer = noAnswer
 	var before *State
 	switch {
 	case e != nil && e.current != nil:
@@ -311,11 +313,15 @@ func (t *Table) update(s *State) error {
 		s.places = listedPlaces(&s.Group) // one of the partitions can be MaxLag now
 		s.LastCommit = s.lastCommit()
 	}
-	if s.answered.IsZero() && before != nil && s.Received.Sub(before.answered) < t.limits.ExpireAfter {
-		s.answered = before.answered
+	switch {
+	case !s.answered.IsZero():
+		s.answer = answer{timeLag{s.MaxTimeLag, s.AtLeast}, s.Ahead}
+	case before != nil && s.Received.Sub(before.answered) < t.limits.ExpireAfter:
+		s.answered, s.answer = before.answered, before.answer
 		if full || !complete {
 			// The newest commit can be that of a partition that is not named.
 			s.LastCommit = max(s.LastCommit, before.LastCommit)
+			s.holdAnswer()
 		}
 	}
 	t.hold(before, -1)
