@@ -18,7 +18,7 @@ const (
 	// headsTick is how often the leading topic of each cluster is asked for, and so how exactly the moment is known at which Burrow has
 	// read the heads.
 	headsTick = time.Second
-	// headsSettle is how long Burrow needs until it has the answers of all brokers.
+	// headsSettle is how long Burrow needs until it has the answers of all brokers, as a rule. That one takes longer does no harm (groups.topicHeads).
 	headsSettle = 200 * time.Millisecond
 )
 

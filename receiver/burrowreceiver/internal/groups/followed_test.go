@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -325,12 +326,18 @@ func TestReadAsOftenAsARule(t *testing.T) {
 	assert.Zero(t, s.Ahead)
 	see(32, 30, true)
 	s = f.poll(33, read(burrow.StatusOK, 1, []int64{150}, 0))
+	assert.Zero(t, s.Ahead, "Burrow has read some heads, and this can be that of a slow broker")
+	see(91, 30, true)
+	s = f.poll(91, read(burrow.StatusOK, 1, []int64{150}, 0))
+	assert.Zero(t, s.Ahead)
+	see(92, 30, true)
+	s = f.poll(93, read(burrow.StatusOK, 1, []int64{150}, 0))
 	assert.EqualValues(t, 1, s.Ahead)
 	assert.Equal(t, 2, points())
 
-	f.table.Expire(at(33))
-	require.ErrorIs(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: nil, Received: at(34)}, Read{}), ErrUnmatched)
-	require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "nobody reads it", Offsets: []int64{1}, Received: at(34)}, Read{}))
+	f.table.Expire(at(93))
+	require.ErrorIs(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: nil, Received: at(94)}, Read{}), ErrUnmatched)
+	require.NoError(t, f.table.SeeHeads(&Topic{Cluster: "c", Name: "nobody reads it", Offsets: []int64{1}, Received: at(94)}, Read{}))
 	assert.Equal(t, Stats{Groups: 1, Topics: 1, Partitions: 1}, f.table.Stats(), "nothing of it is held")
 }
 
@@ -575,6 +582,82 @@ func TestClockPutBackWhileHeadsAreFollowed(t *testing.T) {
 					assert.InDelta(t, tc.timeLag, s.TimeLag(0), 0, "since the clock was put back")
 				}
 				head += 10
+			}
+		})
+	}
+}
+
+// Burrow takes the answers of the brokers as they come, and without one that does not answer it goes on until the next time. A healthy
+// partition of a slow broker is not ahead of its head, though Burrow has read those of the others since the commit.
+func TestSlowBrokers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		late  time.Duration // after the other broker's, at most
+		fails int           // one reading in so many fails, at random
+	}{
+		"200 ms":                    {200 * time.Millisecond, 0},
+		"1 to 3 s":                  {3 * time.Second, 0},
+		"a reading fails":           {0, 4},
+		"1 to 3 s, a reading fails": {3 * time.Second, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				random := rand.New(rand.NewPCG(seed, 1))
+				f := follow(t)
+				between := func(from, to time.Duration) time.Duration {
+					return from + time.Duration(random.Int64N(int64(to-from)+1))
+				}
+				const refresh = 10 * time.Second
+				written := func(moment time.Duration) int64 { return 1000 + int64(moment/(100*time.Millisecond)) }
+				// Burrow's heads of the two partitions, the second of which is on the slow broker.
+				var told [2]int64
+				asked := time.Duration(0)
+				committed := time.Duration(0)
+				poll := func(moment time.Duration) {
+					// The group commits now and then all that is written.
+					for next := committed + between(5*time.Second, 15*time.Second); next <= moment; next += between(5*time.Second, 15*time.Second) {
+						committed = next
+					}
+					g := read(burrow.StatusOK, 0, []int64{written(committed), written(committed)}, 0, 0)
+					for i := range g.Partitions {
+						p := &g.Partitions[i]
+						p.End.Timestamp = at(0).Add(committed).UnixMilli()
+						p.CurrentLag = max(0, told[i]-p.End.Offset)
+						g.TotalLag += p.CurrentLag
+					}
+					require.NoError(t, f.table.UpdateFromAPI(g, at(0).Add(moment)))
+					require.LessOrEqual(t, current(t, f.table).Ahead, int64(0), "seed %d: %s, with heads %v and commits up to %d", seed, moment, told, written(committed))
+				}
+				see := func(moment time.Duration) {
+					topic := &Topic{Cluster: "c", Name: "t", Offsets: slices.Clone(told[:]), Received: at(0).Add(moment)}
+					_ = f.table.SeeHeads(topic, Read{Since: at(0).Add(asked), Seen: true})
+					asked = moment
+				}
+				for reading := refresh; reading < 10*time.Minute; reading += refresh {
+					told[0] = written(reading)
+					slow := reading + between(tc.late/3, tc.late)
+					// Karrot notices within a second, and settles.
+					question := reading + between(0, time.Second) + 200*time.Millisecond
+					fails := tc.fails > 0 && random.IntN(tc.fails) == 0
+					answer := func() {
+						if !fails {
+							told[1] = written(slow)
+						}
+					}
+					if question < slow {
+						see(question)
+						poll(question + 50*time.Millisecond)
+						answer()
+					} else {
+						answer()
+						see(question)
+					}
+					for moment := max(question, slow) + between(0, time.Second); moment < reading+refresh; moment += between(time.Second, 4*time.Second) {
+						if random.IntN(3) == 0 {
+							asked = moment // the leading topic, which has not moved
+						}
+						poll(moment)
+					}
+				}
 			}
 		})
 	}

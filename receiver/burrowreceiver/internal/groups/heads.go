@@ -56,6 +56,8 @@ type topicHeads struct {
 	polled int64
 	// read is a moment since which Burrow has read the heads itself, in unix milliseconds; 0 if none is known.
 	read int64
+	// settled is such a moment as read, of every partition: it has waited since waitsSince, for brokers that are slow or did not answer once.
+	settled, waits, waitsSince int64
 	// moved is when it was seen last that Burrow has read them, or when the API told of them first.
 	moved int64
 }
@@ -249,11 +251,21 @@ func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
 // countAhead counts a partition whose head is followed in s.Ahead, if its commit is ahead of the head.
 func (h *headHistory) countAhead(s *State, p *burrow.PartitionStatus, t *topicHeads) bool {
 	s.Ahead = max(s.Ahead, 0)
-	if !h.isBehind(p, t.read) {
+	if !h.isBehind(p, max(h.readSince(), t.settled)) {
 		return false
 	}
 	s.Ahead++
 	return true
+}
+
+// readSince is a moment since which Burrow has read the head, because it is another one since; 0 if none is known.
+func (h *headHistory) readSince() int64 {
+	for _, p := range slices.Backward(h.points) {
+		if p.offset != h.newest().offset {
+			return p.at
+		}
+	}
+	return 0
 }
 
 // forget drops all points if the clock was put back since the newest one.

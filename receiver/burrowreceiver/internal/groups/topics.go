@@ -135,6 +135,7 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 		packed.close(history)
 	})
 	t.polled = at
+	t.settle(at)
 }
 
 // matches says whether the offsets can be those of the partitions that groups were seen to read: there are enough of them,
@@ -163,4 +164,18 @@ func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool) bool {
 		}
 	}
 	return true
+}
+
+// settle makes a moment since which Burrow has read heads one since which it has read all, when the API tells of them so much later that Burrow has
+// gone on to ask each broker again.
+func (t *topicHeads) settle(at int64) {
+	if max(t.settled, t.waitsSince)-at > tooLate {
+		t.settled, t.waits, t.waitsSince = 0, 0, 0 // the clock was put back
+	}
+	if t.waits != 0 && at-t.waitsSince >= maxRefresh {
+		t.settled, t.waits = t.waits, 0
+	}
+	if t.waits == 0 && t.read > t.settled {
+		t.waits, t.waitsSince = t.read, at
+	}
 }
