@@ -621,6 +621,7 @@ func TestSlowBrokers(t *testing.T) {
 					for i := range g.Partitions {
 						p := &g.Partitions[i]
 						p.End.Timestamp = at(0).Add(committed).UnixMilli()
+						p.End.ObservedAt = p.End.Timestamp
 						p.CurrentLag = max(0, told[i]-p.End.Offset)
 						g.TotalLag += p.CurrentLag
 					}
