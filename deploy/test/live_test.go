@@ -56,8 +56,8 @@ func startAll(t *testing.T) *running {
 	t.Cleanup(away.Close)
 	denied := run.StartKarrot(t, root, map[string]string{
 		"AWS_ENDPOINT_URL": away.URL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example",
-		"KARROT_CLOUDWATCH_INTERVAL": "1",
-	}, "config/cloudwatch.yaml")
+		"KARROT_CLOUDWATCH_INTERVAL": "1", "KARROT_OTLP_ENDPOINT": "http://127.0.0.1:1",
+	}, "config/cloudwatch.yaml", "config/otlp.yaml")
 
 	r := &running{prometheus: startPrometheus(t, dir, karrot, polling, refused, denied)}
 	// Prometheus must have seen the counters before they count.
