@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -223,6 +224,14 @@ func checkObjects(t *testing.T, o *objects) {
 	}
 	for _, p := range o.policies {
 		assert.True(t, labels.SelectorFromSet(p.Spec.PodSelector.MatchLabels).Matches(podLabels), p.Name)
+		assert.Equal(t, len(p.Spec.Egress) > 0, slices.Contains(p.Spec.PolicyTypes, networking.PolicyTypeEgress))
+		if len(p.Spec.Egress) > 0 {
+			assert.True(t, slices.ContainsFunc(p.Spec.Egress, func(e networking.NetworkPolicyEgressRule) bool {
+				return len(e.To) == 0 && slices.ContainsFunc(e.Ports, func(port networking.NetworkPolicyPort) bool {
+					return port.Port.IntVal == 53 && *port.Protocol == core.ProtocolUDP
+				})
+			}), "Karrot finds nothing by name: %s lets no question to DNS out", p.Name)
+		}
 		for _, ingress := range p.Spec.Ingress {
 			assert.NotEmpty(t, ingress.From, "everybody may come")
 			for _, port := range ingress.Ports {
@@ -367,6 +376,7 @@ func TestChart(t *testing.T) {
 			assert.Len(t, o.tests, 1)
 			assert.Contains(t, notes, `url-open="http`)
 			assert.Equal(t, name == "karrot1", strings.Contains(notes, "WARNING"), notes)
+			checkNotes(t, o, notes)
 			if name == "karrot1" {
 				template, _ := o.pod(t)
 				assert.NotContains(t, template.Spec.Containers[0].Image, ":v1.0.0", "that is the image of the first Karrot")
@@ -402,6 +412,35 @@ func TestChartRefuses(t *testing.T) {
 		"cluster as cluster":   {"{serviceMonitor: {clusterLabel: cluster}}", "clusterLabel"},
 		"no name of a label":   {"{serviceMonitor: {clusterLabel: kafka-cluster}}", "clusterLabel"},
 		"half a limit":         {"{rules: {limits: [{groups: x}]}}", "timeLagWarning"},
+		// What is no mistake of form, and would not start, or be refused by Kubernetes, or hear nothing.
+		"no such overlay":           {"{overlays: [apis]}", "overlays"},
+		"an overlay twice":          {"{overlays: [incidents, incidents]}", "overlays"},
+		"nothing to poll":           {"{overlays: [api]}", "set env.KARROT_BURROW_API"},
+		"no collector":              {"{overlays: [otlp]}", "set env.KARROT_OTLP_ENDPOINT"},
+		"nowhere to write":          {"{overlays: [remote-write]}", "set env.KARROT_REMOTE_WRITE_ENDPOINT"},
+		"CloudWatch twice":          {"{cloudwatch: {enabled: true, region: x}, overlays: [cloudwatch-lean]}", "cloudwatch.overlay=cloudwatch-lean"},
+		"pushes without a pause":    {"{cloudwatch: {interval: 0}}", "interval"},
+		"pushes without a pause, 2": {"{cloudwatch: {interval: \"0\"}}", "interval"},
+		"a role for nobody":         {"{cloudwatch: {enabled: true, region: x, roleArn: \"arn:aws:iam::1:role/x\"}, serviceAccount: {create: false}}", "serviceAccount.create"},
+		"the webhook on loopback":   {"{env: {KARROT_ENDPOINT: \"localhost:5000\"}}", "env.KARROT_ENDPOINT"},
+		"the webhook elsewhere":     {"{env: {KARROT_ENDPOINT: \"0.0.0.0:80\"}}", "env.KARROT_ENDPOINT"},
+		"the page elsewhere":        {"{env: {KARROT_PROMETHEUS_ENDPOINT: \":9090\"}}", "env.KARROT_PROMETHEUS_ENDPOINT"},
+		"health elsewhere":          {"{env: {KARROT_HEALTH_ENDPOINT: \"127.0.0.1:13133\"}}", "env.KARROT_HEALTH_ENDPOINT"},
+		"own metrics elsewhere":     {"{env: {KARROT_TELEMETRY_PORT: 9999}}", "env.KARROT_TELEMETRY_PORT"},
+		"own metrics on loopback":   {"{env: {KARROT_TELEMETRY_HOST: localhost}}", "env.KARROT_TELEMETRY_HOST"},
+		"the queue elsewhere":       {"{env: {KARROT_STORAGE_DIRECTORY: /data}}", "env.KARROT_STORAGE_DIRECTORY"},
+		"a port that is had":        {"{service: {port: 8889}}", "service.port"},
+		"a port that is had, 2":     {"{service: {port: 8888}}", "service.port"},
+		"no hosts":                  {"{ingress: {enabled: true}}", "ingress.hosts is empty"},
+		"a host without paths":      {"{ingress: {enabled: true, hosts: [{host: x}]}}", "paths"},
+		"no path":                   {"{ingress: {hosts: [{host: x, paths: [burrow]}]}}", "does not match pattern"},
+		"two writers of a volume":   {"{persistence: {enabled: true}, strategy: {type: RollingUpdate}}", "strategy"},
+		"no size":                   {"{persistence: {enabled: true, size: large}}", "size"},
+		"no time to stop":           {"{preStopSleepSeconds: 30, terminationGracePeriodSeconds: 30}", "terminationGracePeriodSeconds"},
+		"another pod":               {"{podLabels: {app.kubernetes.io/name: x}}", "podLabels"},
+		"one address for shards":    {"{sharding: {enabled: true}, replicaCount: 2, burrow: {configMap: true}}", "burrow.configMap"},
+		"all groups thrice":         {"{sharding: {enabled: true}, replicaCount: 3, env: {KARROT_BURROW_API: \"http://burrow:8000\"}}", "env.KARROT_BURROW_API"},
+		"no brokers":                {"{burrow: {configMap: true, brokers: []}}", "brokers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			values := map[string]any{}
@@ -411,6 +450,127 @@ func TestChartRefuses(t *testing.T) {
 			assert.Contains(t, err.Error(), c.message)
 		})
 	}
+}
+
+// What the notes say goes into burrow.toml and into a shell, so hosts and ports in it are those of Services.
+func checkNotes(t *testing.T, o *objects, notes string) {
+	t.Helper()
+	shards := len(o.statefulSets) > 0
+	secure := slices.ContainsFunc(o.services, func(*core.Service) bool { return strings.Contains(notes, "https://") })
+	template, _ := o.pod(t)
+	require.Equal(t, slices.Contains(configsOf(template.Spec.Containers[0]), "/config/secure.yaml"), secure, notes)
+	urls := regexp.MustCompile(`url-(?:open|close)="(https?)://([\w.-]+?)\.kafka\.svc(?::(\d+))?/burrow"`).FindAllStringSubmatch(notes, -1)
+	require.NotEmpty(t, urls, notes)
+	hosts := map[string]bool{}
+	for _, url := range urls {
+		hosts[url[2]] = true
+		port, err := strconv.Atoi(url[3])
+		if url[3] == "" {
+			port, err = map[string]int{"http": 80, "https": 443}[url[1]], nil
+		}
+		require.NoError(t, err)
+		name := url[2]
+		if shards {
+			_, name, _ = strings.Cut(name, ".")
+		}
+		i := slices.IndexFunc(o.services, func(s *core.Service) bool { return s.Name == name })
+		require.GreaterOrEqual(t, i, 0, "no Service %s", name)
+		assert.Equal(t, "webhook", portName(o.services[i], int32(port)), url[0])
+	}
+	_, replicas := o.pod(t)
+	assert.Len(t, hosts, int(replicas), "an address for each Karrot that must be told")
+	assert.Equal(t, secure, strings.Contains(notes, "curl -k https://localhost:8889/metrics"), notes)
+	assert.Equal(t, secure, strings.Contains(notes, "Authorization: Bearer"), notes)
+}
+
+// Each form of a memory limit that Kubernetes has, and what Go is told: 80 % of it. Without a limit, or when the user says it, nothing of the chart's own.
+func TestChartMemoryLimit(t *testing.T) {
+	for limit, want := range map[string]string{
+		"256Mi": "204MiB", "1Gi": "819MiB", "1.5Gi": "1228MiB", "0.5Gi": "409MiB", "512M": "390MiB", "1G": "762MiB", "268435456": "204MiB", "524288Ki": "409MiB", "524288k": "400MiB", "2e9": "1525MiB", `"2e9"`: "",
+	} {
+		assert.Equal(t, want, variablesOf(t, "{resources: {limits: {memory: "+limit+"}}}")["GOMEMLIMIT"], limit)
+	}
+	assert.NotContains(t, variablesOf(t, "{resources: {limits: {memory: null}}}"), "GOMEMLIMIT")
+	assert.Equal(t, "100MiB", variablesOf(t, "{env: {GOMEMLIMIT: 100MiB}}")["GOMEMLIMIT"])
+}
+
+// Numbers are in the variables as they were written, and not as 1e+06.
+func TestChartVariables(t *testing.T) {
+	have := variablesOf(t, "{env: {GOMEMLIMIT: 268435456, AWS_ACCOUNT_ID: 123456789012, KARROT_INTERVAL: 1.5s, AWS_MAX_ATTEMPTS: 3, AWS_EC2_METADATA_DISABLED: true}, karrot: {env: {KARROT_OLD: 2000000}}}")
+	for name, want := range map[string]string{
+		"GOMEMLIMIT": "268435456", "AWS_ACCOUNT_ID": "123456789012", "KARROT_INTERVAL": "1.5s", "AWS_MAX_ATTEMPTS": "3", "AWS_EC2_METADATA_DISABLED": "true", "KARROT_OLD": "2000000",
+	} {
+		assert.Equal(t, want, have[name], name)
+	}
+}
+
+func variablesOf(t *testing.T, values string) map[string]string {
+	t.Helper()
+	read := map[string]any{}
+	require.NoError(t, yaml.Unmarshal([]byte(values), &read))
+	manifests, _, err := render(t, read)
+	require.NoError(t, err, values)
+	template, _ := decode(t, manifests).pod(t)
+	out := map[string]string{}
+	for _, variable := range template.Spec.Containers[0].Env {
+		out[variable.Name] = variable.Value
+	}
+	return out
+}
+
+// The overlays that the schema lets through are the files that the image has.
+func TestChartOverlays(t *testing.T) {
+	files, err := filepath.Glob(root + "/config/*.yaml")
+	require.NoError(t, err)
+	var names, cloudwatch []string
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		names = append(names, name)
+		if strings.HasPrefix(name, "cloudwatch") {
+			cloudwatch = append(cloudwatch, name)
+		}
+	}
+	var schema map[string]any
+	text, err := os.ReadFile(chartDir + "/values.schema.json")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, &schema))
+	assert.ElementsMatch(t, names, at(schema, "properties.overlays.items.enum"))
+	assert.ElementsMatch(t, cloudwatch, at(schema, "properties.cloudwatch.properties.overlay.enum"))
+}
+
+// KarrotDown looks for targets by their job, which is the name of the Service.
+func TestChartRulesFindTheJob(t *testing.T) {
+	for _, name := range []string{"", "kafka-lag", "my-karrot"} {
+		manifests, _, err := render(t, map[string]any{"fullnameOverride": name, "serviceMonitor": map[string]any{"enabled": true}, "rules": map[string]any{"enabled": true}})
+		require.NoError(t, err)
+		o := decode(t, manifests)
+		checkRules(t, o)
+		found := 0
+		for _, group := range o.rules[0].Spec.Groups {
+			for _, r := range group.Rules {
+				for _, matcher := range regexp.MustCompile(`job=~"([^"]*)"`).FindAllStringSubmatch(r.Expr.StrVal, -1) {
+					found++
+					assert.Regexp(t, "^(?:"+matcher[1]+")$", o.services[0].Name, r.Alert)
+				}
+			}
+		}
+		assert.Equal(t, 2, found)
+	}
+}
+
+// With a password, the burrow.toml of the chart has the user; the password comes from Burrow's environment.
+func TestChartBurrowConfigSecure(t *testing.T) {
+	values := readValues(t, chartDir+"/ci/secure-values.yaml")
+	values["burrow"] = map[string]any{"configMap": true}
+	manifests, notes, err := render(t, values)
+	require.NoError(t, err)
+	o := decode(t, manifests)
+	i := slices.IndexFunc(o.configMaps, func(m *core.ConfigMap) bool { return m.Name == "karrot-burrow" })
+	require.GreaterOrEqual(t, i, 0)
+	assert.Contains(t, o.configMaps[i].Data["burrow.toml"], "\nurl-open=\"https://karrot.kafka.svc:80/burrow\"\n")
+	assert.Contains(t, o.configMaps[i].Data["burrow.toml"], "\nusername=\"burrow\"\n")
+	assert.Contains(t, notes, "BURROW_NOTIFIER_KARROT_PASSWORD")
+	assert.Contains(t, notes, "extra-ca")
 }
 
 func TestExamplesAreRendered(t *testing.T) {
@@ -535,12 +695,12 @@ func TestChartLimits(t *testing.T) {
 	}
 	metric := "max_over_time(cluster_group:burrow_group_max_time_lag_seconds:max"
 	assert.ElementsMatch(t, []string{
-		"warning " + metric + `{group=~"batch-.*"}[10m]) > 3600`,
-		"critical " + metric + `{group=~"batch-.*"}[10m]) > 14400`,
-		"warning " + metric + `{group=~"report.*|audit",group!~"batch-.*"}[10m]) > 600`,
-		"critical " + metric + `{group=~"report.*|audit",group!~"batch-.*"}[10m]) > 1200`,
-		"warning " + metric + `{group!~"batch-.*|report.*|audit"}[10m]) > 300`,
-		"critical " + metric + `{group!~"batch-.*|report.*|audit"}[10m]) > 900`,
+		"warning " + metric + `{group=~"batch-.*"}[5m]) > 3600`,
+		"critical " + metric + `{group=~"batch-.*"}[5m]) > 14400`,
+		"warning " + metric + `{group=~"report.*|audit",group!~"batch-.*"}[5m]) > 600`,
+		"critical " + metric + `{group=~"report.*|audit",group!~"batch-.*"}[5m]) > 1200`,
+		"warning " + metric + `{group!~"batch-.*|report.*|audit"}[5m]) > 300`,
+		"critical " + metric + `{group!~"batch-.*|report.*|audit"}[5m]) > 900`,
 	}, found)
 }
 

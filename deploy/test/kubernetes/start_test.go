@@ -60,20 +60,24 @@ func startRendered(t *testing.T, o *objects) {
 	free := run.Ports(t, 5)
 	env["KARROT_CLOUDWATCH_LOOPBACK"] = "127.0.0.1:" + free[4]
 	address := map[string]string{}
+	// All interfaces of a pod are the loopback interface here, of the same kind.
+	loopback := map[string]string{"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}[env["KARROT_TELEMETRY_HOST"]]
+	require.NotEmpty(t, loopback, "Karrot's own metrics are not on all interfaces")
 	for i, name := range []string{"webhook", "metrics", "telemetry", "health"} {
 		number := portOf(t, container, name)
-		address[name] = "127.0.0.1:" + free[i]
+		address[name] = loopback + ":" + free[i]
 		found := false
 		for _, key := range []string{"KARROT_ENDPOINT", "KARROT_PROMETHEUS_ENDPOINT", "KARROT_HEALTH_ENDPOINT"} {
-			if env[key] == fmt.Sprintf("0.0.0.0:%d", number) {
+			if env[key] == fmt.Sprintf("%s:%d", env["KARROT_TELEMETRY_HOST"], number) {
 				env[key], found = address[name], true
 			}
 		}
 		if env["KARROT_TELEMETRY_PORT"] == strconv.Itoa(int(number)) {
-			env["KARROT_TELEMETRY_PORT"], env["KARROT_TELEMETRY_HOST"], found = free[i], "127.0.0.1", true
+			env["KARROT_TELEMETRY_PORT"], found = free[i], true
 		}
 		require.True(t, found, "nothing listens on the port %s of the container", name)
 	}
+	env["KARROT_TELEMETRY_HOST"] = loopback
 	if folder := folders["/var/lib/karrot"]; folder != "" {
 		env["KARROT_STORAGE_DIRECTORY"] = folder
 	}

@@ -69,6 +69,61 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs is empty: name the Gateway that the route belongs to, [{name: ...}]" -}}
 {{- end -}}
+{{- if and .Values.persistence.enabled (not .Values.sharding.enabled) (eq (.Values.strategy.type | default "Recreate") "RollingUpdate") -}}
+{{- fail "strategy.type is RollingUpdate, and the volume of persistence.enabled has one writer: the new pod would wait for the old one, which would wait for the new one. Leave strategy empty, or write {type: Recreate}" -}}
+{{- end -}}
+{{- if has (int .Values.service.port) (list 8888 8889) -}}
+{{- fail (printf "service.port is %d, which is another port of the Service (8889 has the groups, 8888 Karrot itself). Take another one; 80 is the default" (int .Values.service.port)) -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts is empty: name a host with its paths, [{host: ..., paths: [/burrow]}]" -}}
+{{- end -}}
+{{- if and .Values.cloudwatch.roleArn (not .Values.serviceAccount.create) -}}
+{{- fail "cloudwatch.roleArn is written to the service account, and serviceAccount.create is false: annotate your own with eks.amazonaws.com/role-arn, and leave cloudwatch.roleArn empty" -}}
+{{- end -}}
+{{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.preStopSleepSeconds) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %d, and preStopSleepSeconds uses up %d of them. Karrot needs 21 s more to hand over what it has" (int .Values.terminationGracePeriodSeconds) (int .Values.preStopSleepSeconds)) -}}
+{{- end -}}
+{{- range list "app.kubernetes.io/name" "app.kubernetes.io/instance" -}}
+{{- if hasKey $.Values.podLabels . -}}
+{{- fail (printf "podLabels: Services find the pods by %s. Use nameOverride for another name" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.burrow.configMap .Values.sharding.enabled (gt (int .Values.replicaCount) 1) -}}
+{{- fail "burrow.configMap has one notifier, and sharding.enabled needs one for each Karrot, with a group-allowlist. Write burrow.toml yourself; the notes have the addresses" -}}
+{{- end -}}
+{{- $env := include "karrot.env" . | fromYaml -}}
+{{- if and (gt (int .Values.replicaCount) 1) (get $env "KARROT_BURROW_API") -}}
+{{- fail "env.KARROT_BURROW_API with several Karrots: each would poll, and show, all groups. Let Burrow notify each of its own, or take one Karrot" -}}
+{{- end -}}
+{{- range $name, $port := dict "KARROT_ENDPOINT" "5000" "KARROT_PROMETHEUS_ENDPOINT" "8889" "KARROT_HEALTH_ENDPOINT" "13133" -}}
+{{- $address := get $env $name -}}
+{{- if or (not (hasSuffix (printf ":%s" $port) $address)) (regexMatch "^(localhost|127\\.|\\[::1\\])" $address) -}}
+{{- fail (printf "env.%s is %s: in the pod Karrot must listen on port %s of all interfaces, 0.0.0.0:%s or [::]:%s. What others see is service.port" $name $address $port $port $port) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne (get $env "KARROT_TELEMETRY_PORT") "8888" -}}
+{{- fail "env.KARROT_TELEMETRY_PORT must be 8888, which is the port of the pod and of the Service" -}}
+{{- end -}}
+{{- if regexMatch "^(localhost|127\\.|\\[?::1)" (get $env "KARROT_TELEMETRY_HOST") -}}
+{{- fail "env.KARROT_TELEMETRY_HOST must be that of all interfaces, 0.0.0.0 or [::]: Prometheus comes from outside of the pod" -}}
+{{- end -}}
+{{- with get $env "KARROT_STORAGE_DIRECTORY" -}}
+{{- if and $.Values.storage.enabled (not (hasPrefix "/var/lib/karrot" .)) (not $.Values.extraVolumeMounts) -}}
+{{- fail (printf "env.KARROT_STORAGE_DIRECTORY is %s, and nothing there can be written to: the volume is at /var/lib/karrot. Leave it out, or mount a volume with extraVolumes and extraVolumeMounts" .) -}}
+{{- end -}}
+{{- end -}}
+{{- /* Their defaults are addresses on this machine, and here that is the pod. */ -}}
+{{- if not (or .Values.config .Values.envFrom .Values.existingSecret) -}}
+{{- range $overlay, $name := dict "api" "KARROT_BURROW_API" "otlp" "KARROT_OTLP_ENDPOINT" "remote-write" "KARROT_REMOTE_WRITE_ENDPOINT" -}}
+{{- if and (has $overlay $.Values.overlays) (not (get $env $name)) -}}
+{{- fail (printf "overlays: %s has an address on localhost by default, which is the pod itself: set env.%s" $overlay $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.cloudwatch.enabled (has "cloudwatch-lean" .Values.overlays) -}}
+{{- fail "overlays: cloudwatch-lean is instead of cloudwatch.enabled's own: each value would be sent, and paid for, twice. Write cloudwatch.overlay=cloudwatch-lean" -}}
+{{- end -}}
 {{- range .Values.overlays -}}
 {{- if has . (list "karrot" "cloudwatch" "storage" "secure") -}}
 {{- fail (printf "overlays: %s has a value of its own: %s" . (ternary "it is always there" (printf "%s.enabled=true" .) (eq . "karrot"))) -}}
@@ -79,12 +134,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
-{{- /* 80 % of a memory limit, as Go writes it; nothing for a limit in another form than Mi or Gi. */ -}}
-{{- define "karrot.gomemlimit" -}}
-{{- $text := toString . -}}
-{{- if hasSuffix "Mi" $text -}}{{ div (mul (trimSuffix "Mi" $text | atoi) 80) 100 }}MiB
-{{- else if hasSuffix "Gi" $text -}}{{ div (mul (trimSuffix "Gi" $text | atoi) 1024 80) 100 }}MiB
+{{- /* A value as it was written. Numbers in values are floats, and large ones would be 1e+06. */ -}}
+{{- define "karrot.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) (float64 .)) -}}{{ int64 . }}{{- else -}}{{ toString . }}{{- end -}}
 {{- end -}}
+
+{{- /* 80 % of a memory limit, as Go writes it; nothing for a limit with an exponent. */ -}}
+{{- define "karrot.gomemlimit" -}}
+{{- $text := include "karrot.text" . -}}
+{{- $units := dict "" 1 "k" 1000 "Ki" 1024 "M" 1000000 "Mi" 1048576 "G" 1000000000 "Gi" 1073741824 "T" 1000000000000 "Ti" 1099511627776 -}}
+{{- if regexMatch "^[0-9]+([.][0-9]+)?(k|Ki|M|Mi|G|Gi|T|Ti)?$" $text -}}
+{{- $unit := regexFind "[A-Za-z]*$" $text -}}
+{{- divf (mulf (trimSuffix $unit $text | float64) (get $units $unit) 0.8) 1048576 | floor | int64 }}MiB
+{{- end -}}
+{{- end -}}
+
+{{- /* Where Burrow finds the Service, inside of the cluster. */ -}}
+{{- define "karrot.url" -}}
+{{- $scheme := ternary "https" "http" .Values.secure.enabled -}}
+{{- $port := ternary "" (printf ":%d" (int .Values.service.port)) (eq (int .Values.service.port) (ternary 443 80 .Values.secure.enabled)) -}}
+{{ $scheme }}://{{ include "karrot.fullname" . }}.{{ .Release.Namespace }}.svc{{ $port }}
 {{- end -}}
 
 {{- define "karrot.hasRegion" -}}
@@ -102,7 +171,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .enabled -}}
 {{- $_ := set $env "AWS_REGION" .region -}}
 {{- $_ := set $env "KARROT_CLOUDWATCH_NAMESPACE" .namespace -}}
-{{- $_ := set $env "KARROT_CLOUDWATCH_INTERVAL" (toString .interval) -}}
+{{- $_ := set $env "KARROT_CLOUDWATCH_INTERVAL" (include "karrot.text" .interval) -}}
 {{- $_ := set $env "KARROT_CLOUDWATCH_LOG_GROUP" .logGroup -}}
 {{- if and (eq .overlay "cloudwatch-otlp") $.Values.storage.enabled -}}
 {{- $_ := set $env "KARROT_QUEUE_STORAGE" "file_storage" -}}
@@ -110,9 +179,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := (.Values.karrot.env | default dict) -}}
-{{- if ne $name "KARROT_REPORTERS" -}}{{- $_ := set $env $name (toString $value) -}}{{- end -}}
+{{- if ne $name "KARROT_REPORTERS" -}}{{- $_ := set $env $name (include "karrot.text" $value) -}}{{- end -}}
 {{- end -}}
-{{- range $name, $value := .Values.env -}}{{- $_ := set $env $name (toString $value) -}}{{- end -}}
+{{- range $name, $value := .Values.env -}}{{- $_ := set $env $name (include "karrot.text" $value) -}}{{- end -}}
 {{- range $name, $value := $env -}}
 {{- if $value }}
 {{ $name }}: {{ $value | quote }}
