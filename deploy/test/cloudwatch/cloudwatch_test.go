@@ -39,7 +39,7 @@ func lint(t testing.TB, args ...string) (output string, ok bool) {
 }
 
 func TestTemplatesAreValid(t *testing.T) {
-	output, ok := lint(t, "--", templates+"/karrot.yaml", templates+"/ecs-task.yaml")
+	output, ok := lint(t, "--", templates+"/karrot.yaml", templates+"/ecs-task.yaml", templates+"/scaling.yaml")
 	assert.True(t, ok, output)
 
 	// It finds what it should.
@@ -156,25 +156,7 @@ func TestTemplatesNameWhatIsSent(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal([]byte(text), &template))
 
 	cloudwatch := &logs{streams: map[string]bool{}, actions: map[string]bool{}}
-	server := httptest.NewServer(cloudwatch)
-	t.Cleanup(server.Close)
-	k := run.StartKarrot(t, root, map[string]string{
-		"AWS_ENDPOINT_URL": server.URL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example",
-		"KARROT_CLOUDWATCH_INTERVAL":  "1",
-		"KARROT_CLOUDWATCH_NAMESPACE": template.Parameters["Namespace"].Default,
-		"KARROT_CLOUDWATCH_LOG_GROUP": template.Parameters["LogGroup"].Default,
-	}, "config/cloudwatch.yaml")
-	for _, name := range []string{"warn", "stop", "stall"} {
-		status, answer := run.Post(t, "http://"+k.Webhook+"/burrow", read(t, root+"/testdata/notifications/"+name+".json"))
-		require.Equal(t, http.StatusOK, status, answer)
-	}
-	run.WaitFor(t, 20*time.Second, func() string {
-		if len(cloudwatch.sent(t)) == 0 {
-			return "nothing is sent"
-		}
-		return ""
-	})
-	sent := cloudwatch.sent(t)
+	sent := sentBy(t, cloudwatch, template.Parameters["Namespace"].Default, template.Parameters["LogGroup"].Default)
 
 	var named []string
 	for _, found := range query.FindAllStringSubmatch(text, -1) {
@@ -202,19 +184,28 @@ func TestTemplatesNameWhatIsSent(t *testing.T) {
 	assert.ElementsMatch(t, asked, template.Resources["Policy"].Properties.PolicyDocument.Statement[0].Action)
 }
 
-// The task starts configurations that the image has, and its ports are the image's.
-func TestTask(t *testing.T) {
-	text := read(t, templates+"/ecs-task.yaml")
-	for _, file := range regexp.MustCompile(`config/[\w-]+\.yaml`).FindAllString(text, -1) {
-		assert.FileExists(t, filepath.Join(root, file))
+// sentBy gives a Karrot some notifications, and returns what it sends.
+func sentBy(t *testing.T, cloudwatch *logs, namespace, logGroup string) map[string]map[string]bool {
+	t.Helper()
+	server := httptest.NewServer(cloudwatch)
+	t.Cleanup(server.Close)
+	k := run.StartKarrot(t, root, map[string]string{
+		"AWS_ENDPOINT_URL": server.URL, "AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example",
+		"KARROT_CLOUDWATCH_INTERVAL":  "1",
+		"KARROT_CLOUDWATCH_NAMESPACE": namespace,
+		"KARROT_CLOUDWATCH_LOG_GROUP": logGroup,
+	}, "config/cloudwatch.yaml")
+	for _, name := range []string{"warn", "stop", "stall"} {
+		status, answer := run.Post(t, "http://"+k.Webhook+"/burrow", read(t, root+"/testdata/notifications/"+name+".json"))
+		require.Equal(t, http.StatusOK, status, answer)
 	}
-	exposed := regexp.MustCompile(`(?m)^EXPOSE (.*)$`).FindStringSubmatch(read(t, root+"/Dockerfile"))
-	require.NotNil(t, exposed)
-	ports := regexp.MustCompile(`ContainerPort: (\d+)`).FindAllStringSubmatch(text, -1)
-	require.Len(t, ports, 3)
-	for _, port := range ports {
-		assert.Contains(t, strings.Fields(exposed[1]), port[1])
-	}
+	run.WaitFor(t, 20*time.Second, func() string {
+		if len(cloudwatch.sent(t)) == 0 {
+			return "nothing is sent"
+		}
+		return ""
+	})
+	return cloudwatch.sent(t)
 }
 
 func read(t testing.TB, path string) string {

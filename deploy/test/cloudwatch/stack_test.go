@@ -33,10 +33,92 @@ type things struct {
 		AlarmName, AlarmDescription, Namespace, MetricName, TreatMissingData string
 		Dimensions                                                           []struct{ Name, Value string }
 		AlarmActions                                                         []string
+		OKActions                                                            []string
 		Threshold                                                            float64
-		Metrics                                                              []struct{ Expression string }
+		Metrics                                                              []struct {
+			Expression string
+			MetricStat struct {
+				Metric struct {
+					Namespace, MetricName string
+					Dimensions            []struct{ Name, Value string }
+				}
+			}
+		}
 	}
 	Dashboards map[string]string
+
+	Tasks        []taskDefinition
+	AccessPoints []struct {
+		AccessPointID string `json:"AccessPointId"`
+		FileSystemID  string `json:"FileSystemId"`
+		PosixUser     struct{ UID, GID int }
+		RootDirectory struct {
+			Path         string
+			CreationInfo struct {
+				OwnerUID, OwnerGID int
+				Permissions        string
+			}
+		}
+	}
+	RolePolicies map[string]struct {
+		Statement []struct {
+			Effect, Resource string
+			Action           []string
+			Condition        map[string]map[string]string
+		}
+	}
+	Targets []struct {
+		ResourceID               string `json:"ResourceId"`
+		MinCapacity, MaxCapacity int
+	}
+	Scaling []struct {
+		ResourceID     string `json:"ResourceId"`
+		TargetTracking struct {
+			TargetValue                   float64
+			CustomizedMetricSpecification struct {
+				Metrics []struct {
+					ID, Expression string
+					ReturnData     bool
+					MetricStat     struct {
+						Stat   string
+						Metric struct {
+							Namespace, MetricName string
+							Dimensions            []struct{ Name, Value string }
+						}
+					}
+				}
+			}
+		} `json:"TargetTrackingScalingPolicyConfiguration"`
+	}
+}
+
+// taskDefinition is what ECS runs.
+type taskDefinition struct {
+	Volumes []struct {
+		Name string
+		EFS  struct {
+			FileSystemID, TransitEncryption string
+			AuthorizationConfig             struct{ AccessPointID, IAM string }
+		} `json:"efsVolumeConfiguration"`
+	}
+	Memory               string
+	ContainerDefinitions []struct {
+		Memory                 int
+		User                   string
+		ReadonlyRootFilesystem bool
+		StopTimeout            int
+		Command                []string
+		Environment            []struct{ Name, Value string }
+		MountPoints            []struct {
+			SourceVolume, ContainerPath string
+			ReadOnly                    bool
+		}
+		PortMappings []struct {
+			Name          string
+			ContainerPort int
+		}
+		HealthCheck struct{ Command []string }
+	}
 }
 
 type stack struct {
@@ -118,6 +200,7 @@ func checkStack(t *testing.T, s *stack, logGroup, namespace string, limit float6
 		found[name] = true
 		assert.NotEmpty(t, alarm.AlarmDescription)
 		assert.ElementsMatch(t, actions, alarm.AlarmActions, name)
+		assert.ElementsMatch(t, actions, alarm.OKActions, "nobody is told that %s is over", name)
 		if name == "Silent" {
 			assert.Equal(t, "breaching", alarm.TreatMissingData)
 			assert.Equal(t, "AWS/Logs IncomingLogEvents", alarm.Namespace+" "+alarm.MetricName)
@@ -126,6 +209,15 @@ func checkStack(t *testing.T, s *stack, logGroup, namespace string, limit float6
 			continue
 		}
 		assert.Equal(t, "notBreaching", alarm.TreatMissingData)
+		if name == "Unreadable" {
+			require.Len(t, alarm.Metrics, 3)
+			for _, m := range alarm.Metrics[1:] {
+				assert.Equal(t, "AWS/Logs", m.MetricStat.Metric.Namespace)
+				assert.Contains(t, []string{"EMFParsingErrors", "EMFValidationErrors"}, m.MetricStat.Metric.MetricName)
+				assert.Equal(t, logGroup, m.MetricStat.Metric.Dimensions[0].Value)
+			}
+			continue
+		}
 		require.Len(t, alarm.Metrics, 1)
 		expression := alarm.Metrics[0].Expression
 		assert.Contains(t, expression, `FROM SCHEMA("`+namespace+`", cluster, "group") WHERE cluster = 'east' GROUP BY`)
@@ -134,7 +226,7 @@ func checkStack(t *testing.T, s *stack, logGroup, namespace string, limit float6
 			assert.InDelta(t, limit, alarm.Threshold, 0)
 		}
 	}
-	assert.Equal(t, map[string]bool{"GroupError": true, "GroupStopped": true, "GroupStalled": true, "TimeLag": true, "Silent": true}, found)
+	assert.Equal(t, map[string]bool{"GroupError": true, "GroupStopped": true, "GroupStalled": true, "TimeLag": true, "Silent": true, "Unreadable": true}, found)
 
 	var dashboard struct {
 		Widgets []struct {
