@@ -137,7 +137,7 @@ func (c *checker) name(path []string) string {
 // base says whether there is a configuration that can stand alone.
 func (c *checker) base() bool {
 	for _, kind := range []string{"receivers", "exporters"} {
-		if m, _ := c.all[kind].(map[string]any); len(m) == 0 {
+		if m, isMap := c.all[kind].(map[string]any); len(m) == 0 && (isMap || c.all[kind] == nil) {
 			c.mistakes = append(c.mistakes, kind+" are missing: an overlay adds to a whole configuration, which must come before it, as in --config "+defaultConfig+" --config my.yaml")
 			return false
 		}
@@ -203,7 +203,7 @@ func (c *checker) extensions() {
 	for _, p := range c.active {
 		every(p.path, p.value, func(path []string, value any) {
 			id, ok := value.(string)
-			if key := path[len(path)-1]; !ok || key != "authenticator" && key != "storage" || slices.Contains(path[2:], "headers") {
+			if key := path[len(path)-1]; !ok || key != "authenticator" && key != "storage" || !c.isField(path) {
 				return
 			}
 			if _, found := defined[id]; !found {
@@ -260,7 +260,7 @@ func (c *checker) files() {
 			key := path[len(path)-1]
 			file, ok := value.(string)
 			isFile := strings.HasSuffix(key, "_file") || key == "filename" || key == "file" && path[len(path)-2] == "htpasswd"
-			if !ok || file == "" || !isFile {
+			if !ok || file == "" || !isFile || !c.isField(path) {
 				return
 			}
 			if err := readable(file); err != nil {

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/otelcol"
+	"go.opentelemetry.io/collector/service"
 
 	"github.com/lowess/karrot/config"
 )
@@ -132,7 +133,7 @@ var (
 	errorLine      = regexp.MustCompile(`^'([^']*)' (.*)$`)
 	errorComponent = regexp.MustCompile(`^error reading configuration for "([^"]+)": `)
 	unknownType    = regexp.MustCompile(`^unknown type: "([^"]+)" for id: "([^"]+)" \(valid values: \[(.*)\]\)$`)
-	typeName       = regexp.MustCompile(`^[a-z]\w*\.[A-Z]\w*$`)
+	typeName       = regexp.MustCompile(`^[a-z]\w*\.[a-z]*[A-Z]\w*$`)
 	invalidKeys    = regexp.MustCompile(`^has invalid keys: (.*)$`)
 	inSeconds      = regexp.MustCompile(`^\$\{env:\w+(:-[^}]*)?\}s$`)
 	invalid        = regexp.MustCompile(`^(?:invalid configuration: )?((?:receivers|processors|exporters|extensions|connectors)::[^ :]+)(?:::[^ ]+)*: (.+)$`)
@@ -203,40 +204,46 @@ func (c *checker) decoding(text string) {
 		if match == nil {
 			continue
 		}
-		key, rest := match[1], match[2]
-		if kind := unknownType.FindStringSubmatch(rest); kind != nil {
-			types := slices.Sorted(slices.Values(strings.Fields(kind[3])))
-			hint := ", which has " + strings.Join(types, ", ")
-			if other := closest(kind[1], types); other != "" {
-				hint = ": did you mean " + other + "?"
-			}
-			c.mistake([]string{key, kind[2]}, "has a type that is not in this binary%s", hint)
-			continue
+		keys, rest := dotted(match[1]), match[2]
+		if len(keys) > 0 && keys[0] == "service" {
+			path = nil
 		}
-		id, unknown := errorComponent.FindStringSubmatch(rest), invalidKeys.FindStringSubmatch(rest)
+		kind, id, unknown := unknownType.FindStringSubmatch(rest), errorComponent.FindStringSubmatch(rest), invalidKeys.FindStringSubmatch(rest)
 		switch {
+		case kind != nil:
+			c.unknownType(match[1], kind[1], kind[2], strings.Fields(kind[3]))
 		case id != nil:
-			path = []string{key, id[1]}
+			path = []string{match[1], id[1]}
 		case strings.HasPrefix(rest, "decoding failed"):
-			if strings.HasPrefix(key, "service") {
-				path = nil
-			}
-			if key != "" {
-				path = append(path, strings.Split(key, ".")...)
-			}
+			path = append(path, keys...)
 		case unknown != nil:
-			where := path
-			if key != "" && !typeName.MatchString(key) {
-				where = append(slices.Clone(path), key)
-			}
 			for name := range strings.SplitSeq(unknown[1], ", ") {
-				field := c.find(where, name)
+				field := c.find(path, append(slices.Clone(keys), name)...)
 				c.mistake(field, "is no field%s", c.nearest(field))
 			}
 		default:
-			c.badValue(c.find(path, strings.Split(strings.NewReplacer("[", ".", "]", "").Replace(key), ".")...), rest)
+			if field := c.find(path, keys...); len(field) > 0 {
+				c.badValue(field, rest)
+			}
 		}
 	}
+}
+
+// dotted splits the field of an error, as in a.b[0].c; that of a type in Go is none.
+func dotted(field string) []string {
+	if typeName.MatchString(field) {
+		return nil
+	}
+	return strings.FieldsFunc(field, func(r rune) bool { return strings.ContainsRune(".[]", r) })
+}
+
+func (c *checker) unknownType(section, kind, id string, types []string) {
+	slices.Sort(types)
+	hint := ", which has " + strings.Join(types, ", ")
+	if other := closest(kind, types); other != "" {
+		hint = ": did you mean " + other + "?"
+	}
+	c.mistake([]string{section, id}, "has a type that is not in this binary%s", hint)
 }
 
 // find returns the field that an error means: the text does not say where a section ends, so some of path may be left
@@ -244,52 +251,52 @@ func (c *checker) decoding(text string) {
 func (c *checker) find(path []string, keys ...string) []string {
 	component := min(2, len(path))
 	for i := component; i <= len(path); i++ {
-		if field := slices.Concat(path[:component], path[i:], keys); c.has(field) {
+		if field, _, found := c.written(slices.Concat(path[:component], path[i:], keys)); found {
 			return field
 		}
 	}
 	return slices.Concat(path, keys)
 }
 
-// has says whether a field is written.
-func (c *checker) has(path []string) bool {
-	var part any = c.all
-	for _, key := range path {
-		switch in := part.(type) {
-		case map[string]any:
-			value, found := in[key]
-			if !found {
-				return false
-			}
-			part = value
-		case []any:
-			i, err := strconv.Atoi(key)
-			if err != nil || i < 0 || i >= len(in) {
-				return false
-			}
-			part = in[i]
-		default:
-			return false
+// written follows keys into the configuration, and returns the field that they lead to, with its value.
+func (c *checker) written(keys []string) (field []string, value any, found bool) {
+	value = c.all
+	for len(keys) > 0 {
+		n, next := below(value, keys)
+		if n == 0 {
+			return nil, nil, false
 		}
+		field = append(field, strings.Join(keys[:n], "."))
+		keys, value = keys[n:], next
 	}
-	return true
+	return field, value, true
 }
 
-// value is what is written in a field.
-func (c *checker) value(path []string) any {
-	var value any
-	every(nil, c.all, func(at []string, v any) {
-		if slices.Equal(at, path) {
-			value = v
+// below returns what stands in a part of a configuration under the first keys, and how many those are: names of metrics
+// have dots in them, which an error does not tell from those between two keys. It is 0 if nothing stands there.
+func below(part any, keys []string) (n int, value any) {
+	switch part := part.(type) {
+	case map[string]any:
+		for n := len(keys); n > 0; n-- {
+			if value, found := part[strings.Join(keys[:n], ".")]; found {
+				return n, value
+			}
 		}
-	})
-	return value
+	case []any:
+		if i, err := strconv.Atoi(keys[0]); err == nil && i >= 0 && i < len(part) {
+			return 1, part[i]
+		}
+	}
+	return 0, nil
 }
 
 // badValue says of a value what would be right.
 func (c *checker) badValue(field []string, problem string) {
-	got := fmt.Sprint(c.value(field))
+	_, value, found := c.written(field)
+	got := fmt.Sprint(value)
 	switch {
+	case !found:
+		c.mistake(field, "can't be read: %s", problem)
 	case inSeconds.MatchString(c.fields[strings.Join(field, "::")]):
 		c.mistake(field, "must be a number of seconds without a unit, as in 30, got %q", strings.TrimSuffix(got, "s"))
 	case strings.HasPrefix(problem, "time: "):
@@ -317,55 +324,97 @@ func (c *checker) nearest(field []string) string {
 	return ""
 }
 
-// fieldsOf returns the fields that a section of a component can have.
+// isField says whether a key is a field of its component, and not a name in a map of labels or headers.
+func (c *checker) isField(path []string) bool {
+	_, found := c.fieldsOf(path[:len(path)-1])[path[len(path)-1]]
+	return found
+}
+
+// fieldsOf returns the fields that a section can have, nil if they are not known.
 func (c *checker) fieldsOf(section []string) map[string]reflect.Type {
-	if len(section) < 2 {
-		return nil
-	}
 	factories, err := c.set.Factories()
 	if err != nil {
 		return nil
 	}
-	kind, err := component.NewType(typeOf(section[1]))
+	var t reflect.Type
+	switch {
+	case len(section) == 0:
+		return sections
+	case len(section) > 1 && section[0] == "service" && section[1] == "telemetry":
+		t, section = reflect.TypeOf(factories.Telemetry.CreateDefaultConfig()), section[2:]
+	case section[0] == "service":
+		t, section = sections["service"], section[1:]
+	case len(section) > 1:
+		factory := factoryOf(&factories, section[0], section[1])
+		if factory == nil {
+			return nil
+		}
+		t, section = reflect.TypeOf(factory.CreateDefaultConfig()), section[2:]
+	default:
+		return nil
+	}
+	for _, key := range section {
+		if t = typeBelow(t, key); t == nil {
+			return nil
+		}
+	}
+	return structFields(t)
+}
+
+// sections are the fields of a whole configuration. What is below IDs depends on their types.
+var sections = map[string]reflect.Type{
+	"receivers": nil, "processors": nil, "exporters": nil, "connectors": nil, "extensions": nil, "service": reflect.TypeFor[service.Config](),
+}
+
+// factoryOf returns the factory of a component, nil if there is none.
+func factoryOf(factories *otelcol.Factories, section, id string) (factory component.Factory) {
+	kind, err := component.NewType(typeOf(id))
 	if err != nil {
 		return nil
 	}
-	var factory component.Factory
-	switch section[0] {
+	found := false
+	switch section {
 	case "receivers":
-		factory = factories.Receivers[kind]
+		factory, found = factories.Receivers[kind]
 	case "processors":
-		factory = factories.Processors[kind]
+		factory, found = factories.Processors[kind]
 	case "exporters":
-		factory = factories.Exporters[kind]
+		factory, found = factories.Exporters[kind]
 	case "connectors":
-		factory = factories.Connectors[kind]
+		factory, found = factories.Connectors[kind]
 	case "extensions":
-		factory = factories.Extensions[kind]
+		factory, found = factories.Extensions[kind]
 	}
-	if factory == nil {
-		return nil
+	if !found {
+		return nil // and not a nil factory of one kind
 	}
-	fields := structFields(reflect.TypeOf(factory.CreateDefaultConfig()))
-	for _, key := range section[2:] {
-		t, found := fields[key]
-		if !found {
-			return nil
-		}
-		fields = structFields(t)
+	return factory
+}
+
+// typeBelow is the type of what stands under a key, nil if nothing can.
+func typeBelow(t reflect.Type, key string) reflect.Type {
+	switch t = unwrapped(t); t.Kind() {
+	case reflect.Map, reflect.Slice:
+		return t.Elem()
+	default:
+		return structFields(t)[key]
 	}
-	return fields
+}
+
+// unwrapped is a type without the pointer to it, and without configoptional.Optional around it.
+func unwrapped(t reflect.Type) reflect.Type {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if get, found := reflect.PointerTo(t).MethodByName("Get"); found && get.Type.NumIn() == 1 && get.Type.NumOut() == 1 && get.Type.Out(0).Kind() == reflect.Pointer {
+		return get.Type.Out(0).Elem()
+	}
+	return t
 }
 
 // structFields returns the fields of a struct by the names that they have in a configuration.
 func structFields(t reflect.Type) map[string]reflect.Type {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	// configoptional.Optional
-	if get, found := reflect.PointerTo(t).MethodByName("Get"); found && get.Type.NumIn() == 1 && get.Type.NumOut() == 1 && get.Type.Out(0).Kind() == reflect.Pointer {
-		t = get.Type.Out(0).Elem()
-	}
+	t = unwrapped(t)
 	if t.Kind() != reflect.Struct {
 		return nil
 	}

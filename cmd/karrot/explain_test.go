@@ -91,3 +91,38 @@ func TestExplainBlamesNoPortOfItsOwn(t *testing.T) {
 	inUse := explain(t.Context(), settings(), uris, errors.New("listen tcp "+listener.Addr().String()+": bind: address already in use"), true)
 	assert.ErrorContains(t, inUse, "receivers::burrow::webhook::endpoint (KARROT_ENDPOINT) must be an address that is free here")
 }
+
+// explanations are the mistakes of an overlay, as a check finds them.
+func explanations(t *testing.T, overlay string, look here) []string {
+	t.Helper()
+	set := settings()
+	uris := []string{defaultConfig, "yaml:" + overlay}
+	set.ConfigProviderSettings.ResolverSettings.URIs = uris
+	return findings(t.Context(), set, uris, dryRun(t.Context(), set), look).mistakes
+}
+
+// A field is named as it is written, wherever it stands, and so is one that it may mean.
+func TestFieldsThatCannotBeRead(t *testing.T) {
+	for overlay, want := range map[string]string{
+		"recievers: {}":                                                      "recievers is no field: did you mean receivers?",
+		"service: {pipeline: {}}":                                            "service::pipeline is no field: did you mean pipelines?",
+		"service::telemetry: {log: {level: debug}}":                          "service::telemetry::log is no field: did you mean logs?",
+		"service::telemetry::logs: {levle: debug}":                           "service::telemetry::logs::levle is no field: did you mean level?",
+		"service::pipelines::metrics/prometheus: {receiver: [burrow]}":       "service::pipelines::metrics/prometheus::receiver is no field: did you mean receivers?",
+		"service::telemetry::metrics::readers: [{pul: {}}]":                  "service::telemetry::metrics::readers::0::pul is no field: did you mean pull?",
+		"receivers::burrow::metrics::burrow.group.max_lag: {enable: true}":   "receivers::burrow::metrics::burrow.group.max_lag::enable is no field: did you mean enabled?",
+		"receivers::burrow::metrics::burrow.group.max_lag: {enabled: maybe}": "receivers::burrow::metrics::burrow.group.max_lag::enabled can't be read: expected type 'bool', got unconvertible type 'string'",
+		"receivers::burrow: {metrics: {burrow.group.max_lag: 3}}":            "receivers::burrow::metrics::burrow.group.max_lag can't be read: expected a map or struct, got \"int\"",
+		"receivers: {burrow/a.b: {webhook: {pathh: /}}}":                     "receivers::burrow/a.b::webhook::pathh is no field: did you mean path?",
+		"exporters::otlp_http: {headers: {a: {b: c}}}":                       "exporters::otlp_http::headers::a can't be read: expected type 'configopaque.String', got unconvertible type 'map[string]interface {}'",
+		"exporters::otlp_http: {sending_queue: {batch: {flush_timout: 1s}}}": "exporters::otlp_http::sending_queue::batch::flush_timout is no field: did you mean flush_timeout?",
+		"receivers: []": "receivers can't be read: expected a map or struct, got \"slice\"",
+	} {
+		assert.Equal(t, []string{want}, explanations(t, overlay, here{}), overlay)
+	}
+}
+
+// A label or a header may have any name.
+func TestNamesThatAreNoFields(t *testing.T) {
+	assert.Empty(t, explanations(t, "exporters::prometheus::const_labels: {storage: ssd, authenticator: me, log_file: x}", here{files: true}))
+}
