@@ -292,16 +292,20 @@ func readable(path string) error {
 	if path == "" {
 		return os.ErrNotExist
 	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return errors.New("is a directory")
+	case !info.Mode().IsRegular():
+		return nil // To open a pipe can take for ever.
+	}
 	file, err := os.Open(path) //nolint:gosec // who writes the configuration names its files
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err == nil && info.IsDir() {
-		return errors.New("is a directory")
-	}
-	return err
+	return file.Close()
 }
 
 // cause leaves out of an error what stands beside it.
@@ -340,6 +344,9 @@ func (c *checker) directories() {
 func writable(directory string, create bool) error {
 	info, err := os.Stat(directory)
 	if errors.Is(err, os.ErrNotExist) && create && filepath.Dir(directory) != directory {
+		if _, err := os.Lstat(directory); err == nil {
+			return fmt.Errorf("%s is a link to something that does not exist", directory)
+		}
 		return writable(filepath.Dir(directory), true)
 	}
 	if err != nil {

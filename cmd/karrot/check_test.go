@@ -5,10 +5,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -109,4 +111,31 @@ func TestWritable(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	assert.Len(t, left, 1, "a check leaves nothing")
+}
+
+// What can't be opened without waiting for somebody is not opened.
+func TestReadableDoesNotWait(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if output, err := exec.CommandContext(t.Context(), "mkfifo", pipe).CombinedOutput(); err != nil {
+		t.Skipf("no named pipes here: %s", output)
+	}
+	answer := make(chan error, 1)
+	go func() { answer <- readable(pipe) }()
+	select {
+	case err := <-answer:
+		require.NoError(t, err)
+	case <-time.After(5 * time.Second):
+		t.Fatal("it waits for a writer")
+	}
+}
+
+// A link that leads nowhere can't be made a directory.
+func TestLinkToNothingIsNotWritable(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(dir, "link")
+	require.NoError(t, os.Symlink(filepath.Join(dir, "none"), link))
+	require.ErrorContains(t, writable(link, true), "is a link to something that does not exist")
+	require.ErrorContains(t, writable(filepath.Join(link, "below"), true), "is a link to something that does not exist")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "none"), 0o700))
+	require.NoError(t, writable(link, true))
 }
