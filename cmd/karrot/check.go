@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/collector/confmap"
@@ -318,8 +319,12 @@ func cause(err error) string {
 	if errors.As(err, &op) {
 		err = op.Err
 		var call *os.SyscallError
-		if errors.As(err, &call) {
-			return call.Err.Error()
+		var name *net.DNSError
+		switch {
+		case errors.As(err, &call):
+			err = call.Err
+		case errors.As(err, &name):
+			return name.Err
 		}
 	}
 	return oneLine(err.Error())
@@ -364,43 +369,9 @@ func writable(directory string, create bool) error {
 
 // ports are those that are listened on.
 func (c *checker) ports() {
-	taken := map[string]string{}
-	var listeners []net.Listener
-	defer func() {
-		for _, listener := range listeners {
-			_ = listener.Close() // nobody has connected
-		}
-	}()
-	listen := func(path []string, address string) {
-		host, port, err := net.SplitHostPort(address)
-		if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "/") {
-			c.mistake(path, "must be a host and a port as in localhost:5000, or beside transport: unix the path alone, got %q", address)
-			return
-		}
-		if err != nil {
-			c.mistake(path, "must be a host and a port as in localhost:5000, got %q", address)
-			return
-		}
-		if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-			c.mistake(path, "must have a port from 1 to 65535, got %q", address)
-			return
-		}
-		listener, err := net.Listen("tcp", address) //nolint:noctx // it waits for nothing
-		if err != nil {
-			if other := taken[port]; other != "" {
-				c.mistake(path, "must have a port of its own, got %q, which is that of %s", address, other)
-				return
-			}
-			hint := "choose another one, or stop what listens there"
-			if runtime.GOOS == "darwin" && port == "5000" {
-				hint = "choose another one, or switch off AirPlay Receiver, which has this port on a Mac"
-			}
-			c.mistake(path, "must be an address that is free here, got %q: %s; %s", net.JoinHostPort(host, port), cause(err), hint)
-			return
-		}
-		// It stays open for a while, so that two fields with one port are seen.
-		listeners, taken[port] = append(listeners, listener), c.name(path)
-	}
+	var held listeners
+	defer held.close()
+	listen := func(path []string, address string) { c.listen(&held, path, address) }
 	for _, p := range c.active {
 		switch p.path[0] + " " + typeOf(p.path[1]) {
 		case "receivers burrow":
@@ -444,4 +415,78 @@ func (c *checker) ports() {
 			listen(path, net.JoinHostPort(fmt.Sprint(host), fmt.Sprint(port)))
 		}
 	}
+}
+
+// listeners are held for a while, so that two fields with one port are seen.
+type listeners []heldListener
+
+type heldListener struct {
+	net.Listener
+	field string
+}
+
+func (l listeners) close() {
+	for _, held := range l {
+		_ = held.Close() // nobody has connected
+	}
+}
+
+// fieldOf is the field that has the port of an address already, or nothing.
+func (l listeners) fieldOf(address string) string {
+	wanted, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return ""
+	}
+	for _, held := range l {
+		has, ok := held.Addr().(*net.TCPAddr)
+		if ok && has.Port == wanted.Port && (has.IP.Equal(wanted.IP) || has.IP.IsUnspecified() || wanted.IP == nil || wanted.IP.IsUnspecified()) {
+			return held.field
+		}
+	}
+	return ""
+}
+
+// listen tries whether an address can be listened on.
+func (c *checker) listen(held *listeners, path []string, address string) {
+	host, port, err := net.SplitHostPort(address)
+	if strings.HasPrefix(address, "unix:") || strings.HasPrefix(address, "/") {
+		c.mistake(path, "must be a host and a port as in localhost:5000, or beside transport: unix the path alone, got %q", address)
+		return
+	}
+	if err != nil {
+		c.mistake(path, "must be a host and a port as in localhost:5000, got %q", address)
+		return
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil { //nolint:noctx // it asks nobody
+		c.mistake(path, "must have a port from 1 to 65535, got %q", address)
+		return
+	}
+	listener, err := net.Listen("tcp", address) //nolint:noctx // it waits for nothing
+	if err == nil {
+		*held = append(*held, heldListener{listener, c.name(path)})
+		return
+	}
+	if other := held.fieldOf(address); other != "" {
+		c.mistake(path, "must have a port of its own, got %q, which is that of %s", address, other)
+		return
+	}
+	wanted, hint := wayOut(err, port)
+	c.mistake(path, "must be %s, got %q: %s; %s", wanted, net.JoinHostPort(host, port), cause(err), hint)
+}
+
+// WSAEADDRNOTAVAIL, for which Go's own number on Windows is another one.
+const notAvailableOnWindows = syscall.Errno(10049)
+
+// wayOut is what an address must be that can't be listened on, and what to do.
+func wayOut(err error, port string) (wanted, hint string) {
+	var name *net.DNSError
+	switch {
+	case errors.As(err, &name), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, notAvailableOnWindows):
+		return "an address of this machine", "0.0.0.0 in the place of the host is all of them"
+	case errors.Is(err, os.ErrPermission):
+		return "an address that this user" + userID() + " may listen on", "ports below 1024 are for root as a rule"
+	case runtime.GOOS == "darwin" && port == "5000":
+		return "an address that is free here", "choose another one, or switch off AirPlay Receiver, which has this port on a Mac"
+	}
+	return "an address that is free here", "choose another one, or stop what listens there"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
 
@@ -125,4 +126,50 @@ func TestFieldsThatCannotBeRead(t *testing.T) {
 // A label or a header may have any name.
 func TestNamesThatAreNoFields(t *testing.T) {
 	assert.Empty(t, explanations(t, "exporters::prometheus::const_labels: {storage: ssd, authenticator: me, log_file: x}", here{files: true}))
+}
+
+// An address that can't be listened on has the way out that belongs to the reason.
+func TestAddressesThatCannotBeListenedOn(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	quiet := map[string]any{"service": map[string]any{"telemetry": map[string]any{"metrics": map[string]any{"level": "none"}}}}
+	exporter := func(id, address string) part {
+		return part{[]string{"exporters", id}, map[string]any{"endpoint": address}}
+	}
+	for name, test := range map[string]struct {
+		active []part
+		want   string
+	}{
+		"in use":             {[]part{exporter("prometheus", "127.0.0.1:"+port)}, `exporters::prometheus::endpoint must be an address that is free here, got "127.0.0.1:` + port + `": address already in use; choose another one, or stop what listens there`},
+		"of another machine": {[]part{exporter("prometheus", "192.0.2.1:0")}, `exporters::prometheus::endpoint must be an address of this machine, got "192.0.2.1:0": cannot assign requested address; 0.0.0.0 in the place of the host is all of them`},
+		"no port":            {[]part{exporter("prometheus", "localhost:70000")}, `exporters::prometheus::endpoint must have a port from 1 to 65535, got "localhost:70000"`},
+		"port by its name":   {[]part{exporter("prometheus", "192.0.2.1:http")}, `exporters::prometheus::endpoint must be an address of this machine, got "192.0.2.1:http": cannot assign requested address; 0.0.0.0 in the place of the host is all of them`},
+		"the port of another address of ours is not to blame": {
+			[]part{exporter("prometheus", "127.0.0.2:"+port), exporter("prometheus/other", "127.0.0.1:"+port)},
+			`exporters::prometheus/other::endpoint must be an address that is free here, got "127.0.0.1:` + port + `": address already in use; choose another one, or stop what listens there`,
+		},
+	} {
+		c := &checker{all: quiet, seen: map[string]bool{}, active: test.active}
+		c.ports()
+		assert.Equal(t, []string{test.want}, c.mistakes, name)
+	}
+	// An address of all interfaces has the port of each.
+	c := &checker{all: quiet, seen: map[string]bool{}, active: []part{exporter("prometheus", "0.0.0.0:15970"), exporter("prometheus/other", "127.0.0.1:15970")}}
+	c.ports()
+	assert.Equal(t, []string{`exporters::prometheus/other::endpoint must have a port of its own, got "127.0.0.1:15970", which is that of exporters::prometheus::endpoint`}, c.mistakes)
+}
+
+// What can't be had here: the permission, and a server of names that does not know one.
+func TestWayOut(t *testing.T) {
+	denied := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", os.ErrPermission)}
+	wanted, hint := wayOut(denied, "80")
+	assert.Equal(t, "an address that this user"+userID()+" may listen on", wanted)
+	assert.Equal(t, "ports below 1024 are for root as a rule", hint)
+	unknown := &net.OpError{Op: "listen", Err: &net.DNSError{Err: "no such host", Name: "none", Server: "192.0.2.1:53"}}
+	wanted, _ = wayOut(unknown, "5000")
+	assert.Equal(t, "an address of this machine", wanted)
+	assert.Equal(t, "no such host", cause(unknown))
 }
