@@ -54,7 +54,7 @@ func (p fileProvider) Retrieve(ctx context.Context, uri string, watch confmap.Wa
 // givesOnce says whether a file may be empty when it is read again. On some systems an open file below /dev goes on where
 // it was left.
 func givesOnce(path string) bool {
-	if strings.HasPrefix(path, "/dev/") {
+	if strings.HasPrefix(path, "/dev/fd/") || path == "/dev/stdin" {
 		return true
 	}
 	info, err := os.Stat(path)

@@ -40,8 +40,17 @@ func TestPipe(t *testing.T) {
 
 // A file is read anew each time, as a reload wants it, and what can't be read is told as the Collector tells it.
 func TestFile(t *testing.T) {
+	readsAnew(t, filepath.Join(t.TempDir(), "my.yaml"))
 	p := newFileFactory().Create(confmap.ProviderSettings{})
-	path := filepath.Join(t.TempDir(), "my.yaml")
+	for _, path := range []string{"none.yaml", "/dev/fd/none", t.TempDir()} {
+		_, err := p.Retrieve(t.Context(), "file:"+path, nil)
+		require.ErrorContains(t, err, "unable to read the file file:"+path)
+	}
+}
+
+func readsAnew(t *testing.T, path string) {
+	t.Helper()
+	p := newFileFactory().Create(confmap.ProviderSettings{})
 	for _, want := range []string{"first", "second"} {
 		require.NoError(t, os.WriteFile(path, []byte("a: "+want), 0o600))
 		retrieved, err := p.Retrieve(t.Context(), "file:"+path, nil)
@@ -50,8 +59,14 @@ func TestFile(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, map[string]any{"a": want}, got)
 	}
-	for _, path := range []string{"none.yaml", "/dev/fd/none", t.TempDir()} {
-		_, err := p.Retrieve(t.Context(), "file:"+path, nil)
-		require.ErrorContains(t, err, "unable to read the file file:"+path)
+}
+
+// A file in memory, where systems keep secrets, is a file like others.
+func TestFileInMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "karrot-test-")
+	if err != nil {
+		t.Skip("no /dev/shm: ", err)
 	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	readsAnew(t, filepath.Join(dir, "my.yaml"))
 }
