@@ -240,16 +240,20 @@ func (c *checker) addresses() {
 		for _, key := range []string{"endpoint", "metrics_endpoint", "logs_endpoint"} {
 			value, _ := at(p.value, key).(string)
 			if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", withoutUser(value))
+				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", withoutSecrets(value))
 			}
 		}
 	}
 }
 
-// withoutUser hides a user and a password in an address, which may be none that can be parsed.
-func withoutUser(address string) string {
+// withoutSecrets hides user, password and query of an address, which may be none that can be parsed. The receiver has the
+// same for its own address: its package for Burrow imports nothing of this repository.
+func withoutSecrets(address string) string {
 	if i := strings.LastIndex(address, "@"); i >= 0 {
-		return "xxxxx" + address[i:]
+		address = "xxxxx" + address[i:]
+	}
+	if before, query, _ := strings.Cut(address, "?"); query != "" {
+		address = before + "?xxxxx"
 	}
 	return address
 }

@@ -104,11 +104,7 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILim
 func ParseEndpoint(endpoint string) (*url.URL, error) {
 	const want = "endpoint must be a URL as in http://localhost:8000"
 	u, err := url.Parse(endpoint)
-	// A password may be in what is no URL, too.
-	shown := endpoint
-	if i := strings.LastIndex(endpoint, "@"); i >= 0 {
-		shown = "xxxxx" + endpoint[i:]
-	}
+	shown := withoutSecrets(endpoint)
 	if err != nil {
 		if shown != endpoint {
 			return nil, fmt.Errorf("%s, got %q", want, shown)
@@ -129,6 +125,17 @@ func ParseEndpoint(endpoint string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s, without query and fragment, got %q", want, shown)
 	}
 	return u, nil
+}
+
+// withoutSecrets hides user, password and query of an address, which may be none that can be parsed.
+func withoutSecrets(address string) string {
+	if i := strings.LastIndex(address, "@"); i >= 0 {
+		address = "xxxxx" + address[i:]
+	}
+	if before, query, _ := strings.Cut(address, "?"); query != "" {
+		address = before + "?xxxxx"
+	}
+	return address
 }
 
 // stayOnHost lets a redirect to elsewhere be the answer.
