@@ -81,6 +81,9 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 	}
 	conf, err := resolver.Resolve(ctx)
 	if err != nil {
+		if mistake := noConfiguration(ctx, settings); mistake != "" {
+			return found{mistakes: []string{mistake}, translated: true}
+		}
 		return found{mistakes: []string{oneLine(err.Error())}}
 	}
 	c.all = conf.ToStringMap()
@@ -97,7 +100,7 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 			c.ports()
 		}
 	}
-	c.environment()
+	c.environment(uris)
 	return c.found
 }
 

@@ -32,15 +32,21 @@ func (l *commandLine) uris() []string {
 func (l *commandLine) names() []string {
 	names := withBase(l.configs)
 	for i, name := range names {
-		if strings.HasPrefix(name, "yaml:") {
-			names[i] = "yaml:..."
-		}
+		names[i] = shownURI(name)
 	}
 	for _, set := range l.sets {
 		field, _, _ := strings.Cut(set, "=")
 		names = append(names, "--set "+strings.TrimSpace(field))
 	}
 	return names
+}
+
+// shownURI is the URI of a configuration without values.
+func shownURI(uri string) string {
+	if strings.HasPrefix(uri, "yaml:") {
+		return "yaml:..."
+	}
+	return uri
 }
 
 // withBase puts the default configuration in front of overlays of ours, which it would undo behind them, and in the place of none at all. A file that

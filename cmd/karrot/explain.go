@@ -94,32 +94,54 @@ func variableIn(value string) string {
 	return ""
 }
 
-// variables returns the values that have variables or files in them, as they are written, by field.
-func variables(ctx context.Context, settings confmap.ResolverSettings) map[string]string {
+// retrieveEach retrieves each configuration of its own. Those that have no provider, or can't be had, are left out: the resolver says so.
+func retrieveEach(ctx context.Context, settings confmap.ResolverSettings, visit func(uri string, retrieved *confmap.Retrieved)) {
 	providers := map[string]confmap.Provider{}
 	for _, factory := range settings.ProviderFactories {
 		provider := factory.Create(settings.ProviderSettings)
 		providers[provider.Scheme()] = provider
 	}
-	merged := confmap.New()
 	for _, uri := range settings.URIs {
 		scheme, _, found := strings.Cut(uri, ":")
+		full := uri
 		if !found || len(scheme) == 1 {
-			scheme, uri = "file", "file:"+uri
+			scheme, full = "file", "file:"+uri
 		}
 		provider := providers[scheme]
 		if provider == nil {
-			continue // The resolver says so.
-		}
-		retrieved, err := provider.Retrieve(ctx, uri, nil)
-		if err != nil {
 			continue
 		}
-		conf, err := retrieved.AsConf()
-		if err != nil || merged.Merge(conf) != nil {
-			continue
+		if retrieved, err := provider.Retrieve(ctx, full, nil); err == nil {
+			visit(uri, retrieved)
 		}
 	}
+}
+
+// noConfiguration says which configuration is none, and nothing if all are.
+func noConfiguration(ctx context.Context, settings confmap.ResolverSettings) (mistake string) {
+	retrieveEach(ctx, settings, func(uri string, retrieved *confmap.Retrieved) {
+		_, err := retrieved.AsConf()
+		if err == nil || mistake != "" {
+			return
+		}
+		mistake = shownURI(uri) + " must be a configuration in YAML"
+		if _, reason, found := strings.Cut(oneLine(err.Error()), ": yaml: "); found {
+			mistake += ": " + reason
+		} else {
+			mistake += ", with receivers, exporters and service at the left margin"
+		}
+	})
+	return mistake
+}
+
+// variables returns the values that have variables or files in them, as they are written, by field.
+func variables(ctx context.Context, settings confmap.ResolverSettings) map[string]string {
+	merged := confmap.New()
+	retrieveEach(ctx, settings, func(_ string, retrieved *confmap.Retrieved) {
+		if conf, err := retrieved.AsConf(); err == nil {
+			_ = merged.Merge(conf) // The resolver says what does not fit.
+		}
+	})
 	fields := map[string]string{}
 	every(nil, merged.ToStringMap(), func(path []string, value any) {
 		if text, ok := value.(string); ok && strings.Contains(text, "${") {
@@ -467,7 +489,7 @@ func distance(a, b string) int {
 var ofService = regexp.MustCompile(`^KARROT_(\w+_)?(SERVICE_|PORT$|PORT_\d)`)
 
 // environment looks for variables that are set and do nothing.
-func (c *checker) environment() {
+func (c *checker) environment(uris []string) {
 	used := map[string]bool{}
 	for _, text := range c.fields {
 		if strings.Contains(text, "${file:") {
@@ -477,31 +499,49 @@ func (c *checker) environment() {
 			used[match[1]] = true
 		}
 	}
-	in := map[string][]string{}
+	users := usersOfVariables()
+	for _, assignment := range slices.Sorted(slices.Values(os.Environ())) {
+		name, value, _ := strings.Cut(assignment, "=")
+		if strings.HasPrefix(name, "KARROT_") && value != "" && !used[name] && !ofService.MatchString(name) {
+			c.hints = append(c.hints, name+" is set, but "+whyUnused(name, users, uris))
+		}
+	}
+}
+
+// whyUnused is why a variable does nothing that is set.
+func whyUnused(name string, users map[string][]string, uris []string) string {
+	var given []string
+	for _, uri := range users[name] {
+		if slices.Contains(uris, uri) {
+			given = append(given, uri)
+		}
+	}
+	switch {
+	case len(given) > 0:
+		return "a later configuration writes again what it sets in " + strings.Join(given, ", ")
+	case users[name] != nil:
+		return "it is only for " + strings.Join(users[name], ", ")
+	}
+	if other := closest(name, slices.Sorted(maps.Keys(users))); other != "" {
+		return "no configuration uses it: did you mean " + other + "?"
+	}
+	return "no configuration uses it"
+}
+
+// usersOfVariables are the configurations in this binary that use each variable.
+func usersOfVariables() map[string][]string {
+	users := map[string][]string{}
 	for _, name := range config.Names() {
 		text, err := config.Read(name)
 		if err != nil {
 			continue
 		}
+		uri := config.Scheme + ":" + name
 		for _, match := range variableRegexp.FindAllStringSubmatch(string(text), -1) {
-			if !slices.Contains(in[match[1]], config.Scheme+":"+name) {
-				in[match[1]] = append(in[match[1]], config.Scheme+":"+name)
+			if !slices.Contains(users[match[1]], uri) {
+				users[match[1]] = append(users[match[1]], uri)
 			}
 		}
 	}
-	for _, assignment := range slices.Sorted(slices.Values(os.Environ())) {
-		name, value, _ := strings.Cut(assignment, "=")
-		if !strings.HasPrefix(name, "KARROT_") || value == "" || used[name] || ofService.MatchString(name) {
-			continue
-		}
-		if configs := in[name]; configs != nil {
-			c.hints = append(c.hints, name+" is set, but it is only for "+strings.Join(configs, ", "))
-			continue
-		}
-		hint := name + " is set, but no configuration uses it"
-		if other := closest(name, slices.Sorted(maps.Keys(in))); other != "" {
-			hint += ": did you mean " + other + "?"
-		}
-		c.hints = append(c.hints, hint)
-	}
+	return users
 }

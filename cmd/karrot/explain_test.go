@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func TestUnusedVariables(t *testing.T) {
 		set := settings().ConfigProviderSettings.ResolverSettings
 		set.URIs = []string{"yaml:a: " + value}
 		c := &checker{fields: variables(t.Context(), set)}
-		c.environment()
+		c.environment(nil)
 		found := 0
 		for _, hint := range c.hints {
 			if strings.HasPrefix(hint, "KARROT_MINE ") {
@@ -175,4 +176,37 @@ func TestWayOut(t *testing.T) {
 	wanted, _ = wayOut(unknown, "5000")
 	assert.Equal(t, "an address of this machine", wanted)
 	assert.Equal(t, "no such host", cause(unknown))
+}
+
+// A variable whose field is written again does nothing, though its configuration is there.
+func TestVariableThatIsOverridden(t *testing.T) {
+	t.Setenv("KARROT_ENDPOINT", "localhost:5001")
+	hints := func(uris ...string) []string {
+		var about []string
+		for _, hint := range findings(t.Context(), settings(), uris, nil, here{}).hints {
+			if strings.HasPrefix(hint, "KARROT_ENDPOINT ") {
+				about = append(about, hint)
+			}
+		}
+		return about
+	}
+	assert.Empty(t, hints(defaultConfig))
+	assert.Equal(t, []string{"KARROT_ENDPOINT is set, but a later configuration writes again what it sets in karrot:karrot"},
+		hints(defaultConfig, "yaml:receivers::burrow::webhook::endpoint: localhost:5002"))
+	assert.Equal(t, []string{"KARROT_ENDPOINT is set, but it is only for karrot:karrot"}, hints("yaml:{receivers: {burrow: null}, exporters: {nop: null}}"))
+}
+
+// Of several files, the one that can't be read is named.
+func TestConfigurationThatIsNoYAML(t *testing.T) {
+	dir := t.TempDir()
+	good, tab, list, missing := filepath.Join(dir, "good.yaml"), filepath.Join(dir, "tab.yaml"), filepath.Join(dir, "list.yaml"), filepath.Join(dir, "none.yaml")
+	require.NoError(t, os.WriteFile(good, []byte("receivers:\n"), 0o600))
+	require.NoError(t, os.WriteFile(tab, []byte("receivers:\n\tburrow: {password: SECRET}\n"), 0o600))
+	require.NoError(t, os.WriteFile(list, []byte("- SECRET\n"), 0o600))
+	mistakes := func(uris ...string) []string { return findings(t.Context(), settings(), uris, nil, here{}).mistakes }
+	assert.Equal(t, []string{tab + " must be a configuration in YAML: line 2: found character that cannot start any token"}, mistakes(good, tab))
+	assert.Equal(t, []string{list + " must be a configuration in YAML, with receivers, exporters and service at the left margin"}, mistakes(good, list))
+	assert.Equal(t, []string{"yaml:... must be a configuration in YAML: mapping values are not allowed in this context"}, mistakes(good, "yaml:a: SECRET: c"))
+	assert.Len(t, mistakes(good, missing), 1)
+	assert.Contains(t, mistakes(good, missing)[0], "unable to read the file file:"+missing)
 }
