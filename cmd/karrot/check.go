@@ -464,7 +464,7 @@ func (c *checker) listen(held *listeners, path []string, address string) {
 		c.mistake(path, "must be a host and a port as in localhost:5000, got %q", address)
 		return
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil { //nolint:noctx // it asks nobody
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" { //nolint:noctx // it asks nobody
 		c.mistake(path, "must have a port from 1 to 65535, got %q", address)
 		return
 	}

@@ -149,6 +149,7 @@ func TestAddressesThatCannotBeListenedOn(t *testing.T) {
 	}{
 		"in use":             {[]part{exporter("prometheus", "127.0.0.1:"+port)}, `exporters::prometheus::endpoint must be an address that is free here, got "127.0.0.1:` + port + `": address already in use; choose another one, or stop what listens there`},
 		"of another machine": {[]part{exporter("prometheus", "192.0.2.1:0")}, `exporters::prometheus::endpoint must be an address of this machine, got "192.0.2.1:0": cannot assign requested address; 0.0.0.0 in the place of the host is all of them`},
+		"empty port":         {[]part{exporter("prometheus", "localhost:")}, `exporters::prometheus::endpoint must have a port from 1 to 65535, got "localhost:"`},
 		"no port":            {[]part{exporter("prometheus", "localhost:70000")}, `exporters::prometheus::endpoint must have a port from 1 to 65535, got "localhost:70000"`},
 		"port by its name":   {[]part{exporter("prometheus", "192.0.2.1:http")}, `exporters::prometheus::endpoint must be an address of this machine, got "192.0.2.1:http": cannot assign requested address; 0.0.0.0 in the place of the host is all of them`},
 		"the port of another address of ours is not to blame": {
