@@ -43,9 +43,13 @@ type reporter struct {
 	started   time.Time
 	listening string // url of the webhook, empty if it is off
 
-	// silent says that the log has told that no notification comes any more, since silentSince; that is 0 if none ever came.
+	// accepted is how many notifications were, and acceptedAt when the last of them was seen here; zero if none has come. That of the
+	// webhook is on the clock of the machine, which can be put forward and back.
+	accepted   int64
+	acceptedAt time.Time
+	// silent says that the log has told that no notification comes any more, since silentSince; that is zero if none ever came.
 	silent      bool
-	silentSince int64
+	silentSince time.Time
 
 	// left are groups that have ended, and are to be told of.
 	left   groups.News
@@ -153,22 +157,26 @@ func (r *reporter) silence(now time.Time) {
 	if !r.cfg.Webhook.HasValue() {
 		return
 	}
-	last := r.webhook.lastAccepted.Load()
-	quiet := now.Sub(r.started) >= r.cfg.ExpireAfter && now.Sub(time.Unix(0, last)) >= r.cfg.ExpireAfter
+	if accepted := r.webhook.accepted.Load(); accepted != r.accepted {
+		r.accepted, r.acceptedAt = accepted, now
+	}
+	never := r.acceptedAt.IsZero()
+	quiet := now.Sub(r.started) >= r.cfg.ExpireAfter && (never || now.Sub(r.acceptedAt) >= r.cfg.ExpireAfter)
+	counts := []zap.Field{zap.Int64("refused", r.webhook.refused.notifications()), zap.Int64("filtered", r.webhook.filtered.Load())}
 	switch {
-	case quiet && !r.silent && last == 0 && r.cfg.API.HasValue():
+	case quiet && !r.silent && never && r.cfg.API.HasValue():
 		return
-	case quiet && !r.silent && last == 0:
+	case quiet && !r.silent && never:
 		r.logger.Warn("No notification has been accepted since the start. In Burrow's configuration, url-open of the notifier must lead here.",
-			zap.String("url", r.listening), zap.Int64("refused", r.webhook.refused.notifications()), zap.Int64("filtered", r.webhook.filtered.Load()))
+			append([]zap.Field{zap.String("url", r.listening)}, counts...)...)
 	case quiet && !r.silent:
 		r.logger.Warn("No notification has been accepted for expire_after. What only notifications told has expired.",
-			zap.Time("last", time.Unix(0, last)), zap.Int64("refused", r.webhook.refused.notifications()), zap.Int64("filtered", r.webhook.filtered.Load()))
-	case !quiet && r.silent && r.silentSince != 0:
-		r.logger.Info("Notifications are accepted again.", zap.Duration("silent", time.Duration(last-r.silentSince)))
+			append([]zap.Field{zap.Time("last", time.Unix(0, r.webhook.lastAccepted.Load()))}, counts...)...)
+	case !quiet && r.silent && !r.silentSince.IsZero():
+		r.logger.Info("Notifications are accepted again.", zap.Duration("silent", r.acceptedAt.Sub(r.silentSince)))
 	}
 	if quiet != r.silent {
-		r.silent, r.silentSince = quiet, last
+		r.silent, r.silentSince = quiet, r.acceptedAt
 	}
 }
 

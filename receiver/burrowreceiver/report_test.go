@@ -167,6 +167,33 @@ func TestSilenceIsLogged(t *testing.T) {
 	})
 }
 
+// A clock that is put forward or back makes no silence, and hides none.
+func TestSilenceAfterTheClockWasPut(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, -time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newReporting(t, nil)
+			for range 2 {
+				r.notify(t, withStatus("a", "OK"))
+				pass(299 * time.Second)
+			}
+			r.notify(t, withStatus("a", "OK"))
+			pass(2 * time.Second)
+			r.lines()
+			// What was noted before the clock was put is now that much older, or younger.
+			r.webhook.lastAccepted.Add(-by.Nanoseconds())
+			pass(4 * time.Minute)
+			assert.Empty(t, r.lines(), by)
+			pass(62 * time.Second)
+			lines := r.lines()
+			require.Len(t, lines, 2, by)
+			assert.Contains(t, strings.Join(lines, "\n"), "No notification has been accepted for expire_after.", by)
+			r.notify(t, withStatus("a", "OK"))
+			pass(2 * time.Second)
+			assert.Equal(t, []string{"info Notifications are accepted again. silent=5m4s"}, r.lines(), by)
+		})
+	}
+}
+
 // Who only polls has no notifications, and nothing is wrong with that.
 func TestPollingAloneIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
