@@ -72,21 +72,13 @@ type here struct{ files, ports bool }
 // findings says what is wrong with a configuration, on this machine too as far as look says. failure is what the
 // Collector says of it, or nil.
 func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string, failure error, look here) found {
-	settings := set.ConfigProviderSettings.ResolverSettings
-	settings.URIs = uris
-	c := &checker{set: set, fields: variables(ctx, settings), seen: map[string]bool{}}
-	resolver, err := confmap.NewResolver(settings)
+	c, err := newChecker(ctx, set, uris)
 	if err != nil {
-		return found{mistakes: []string{oneLine(err.Error())}}
-	}
-	conf, err := resolver.Resolve(ctx)
-	if err != nil {
-		if mistake := noConfiguration(ctx, settings); mistake != "" {
+		if mistake := noConfiguration(ctx, resolverSettings(set, uris)); mistake != "" {
 			return found{mistakes: []string{mistake}, translated: true}
 		}
 		return found{mistakes: []string{oneLine(err.Error())}}
 	}
-	c.all = conf.ToStringMap()
 	c.active = c.components()
 	if c.base() {
 		c.translate(failure)
@@ -104,6 +96,7 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 	return c.found
 }
 
+// checker looks for mistakes in one configuration.
 type checker struct {
 	found
 
@@ -112,6 +105,26 @@ type checker struct {
 	fields map[string]string // where fields have their values from, as written: ${env:...}
 	active []part
 	seen   map[string]bool
+}
+
+// newChecker resolves a configuration. An error says that there is none.
+func newChecker(ctx context.Context, set otelcol.CollectorSettings, uris []string) (*checker, error) {
+	settings := resolverSettings(set, uris)
+	resolver, err := confmap.NewResolver(settings)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := resolver.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &checker{set: set, all: conf.ToStringMap(), fields: variables(ctx, settings), seen: map[string]bool{}}, nil
+}
+
+func resolverSettings(set otelcol.CollectorSettings, uris []string) confmap.ResolverSettings {
+	settings := set.ConfigProviderSettings.ResolverSettings
+	settings.URIs = uris
+	return settings
 }
 
 // part is a piece of the configuration and where it stands.

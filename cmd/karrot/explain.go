@@ -22,17 +22,10 @@ import (
 
 // unusable says which addresses to send to can't be used. The Collector starts with them, and then sends nothing.
 func unusable(ctx context.Context, set otelcol.CollectorSettings, uris []string) error {
-	settings := set.ConfigProviderSettings.ResolverSettings
-	settings.URIs = uris
-	resolver, err := confmap.NewResolver(settings)
+	c, err := newChecker(ctx, set, uris)
 	if err != nil {
 		return nil //nolint:nilerr // the Collector says what is wrong
 	}
-	conf, err := resolver.Resolve(ctx)
-	if err != nil {
-		return nil //nolint:nilerr // the Collector says what is wrong
-	}
-	c := &checker{set: set, all: conf.ToStringMap(), fields: variables(ctx, settings), seen: map[string]bool{}}
 	c.active, c.mistakes = c.components(), nil // what is not defined, the Collector says
 	c.addresses()
 	if len(c.mistakes) == 0 {
