@@ -56,6 +56,8 @@ func TestMistakes(t *testing.T) {
 		"unit where seconds are wanted":    {Configs: []string{"karrot:cloudwatch"}, Env: map[string]string{"AWS_REGION": "eu-central-1", "KARROT_CLOUDWATCH_INTERVAL": "30s"}},
 		"no duration at all":               env("KARROT_INTERVAL", "soon"),
 		"unknown log level":                env("KARROT_LOG", "verbose"),
+		"unknown form of the log":          env("KARROT_LOG_ENCODING", "xml"),
+		"address of another machine":       env("KARROT_ENDPOINT", "192.0.2.1:5000"),
 		"port of the webhook in use":       env("KARROT_ENDPOINT", taken),
 		"port of /metrics in use":          env("KARROT_PROMETHEUS_ENDPOINT", taken),
 		"port of the health check in use":  env("KARROT_HEALTH_ENDPOINT", taken),

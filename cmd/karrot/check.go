@@ -84,6 +84,7 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 		c.translate(failure)
 		c.extensions()
 		c.addresses()
+		c.log()
 		if look.files {
 			c.files()
 			c.directories()
@@ -259,6 +260,14 @@ func (c *checker) addresses() {
 				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", withoutSecrets(value))
 			}
 		}
+	}
+}
+
+// log looks at what the Collector takes as it is until it makes its logger.
+func (c *checker) log() {
+	path := []string{"service", "telemetry", "logs", "encoding"}
+	if encoding, _ := at(c.all, path...).(string); encoding != "" && encoding != "console" && encoding != "json" {
+		c.mistake(path, "must be console or json, got %q", encoding)
 	}
 }
 
@@ -491,8 +500,14 @@ func (c *checker) listen(held *listeners, path []string, address string) {
 		return
 	}
 	wanted, hint := wayOut(err, port)
+	if section := path[:len(path)-1]; wanted == ofThisMachine && path[len(path)-1] == "port" {
+		path = append(slices.Clone(section), "host")
+	}
 	c.mistake(path, "must be %s, got %q: %s; %s", wanted, net.JoinHostPort(host, port), cause(err), hint)
 }
+
+// ofThisMachine is what an address must be whose host is wrong.
+const ofThisMachine = "an address of this machine"
 
 // WSAEADDRNOTAVAIL, for which Go's own number on Windows is another one.
 const notAvailableOnWindows = syscall.Errno(10049)
@@ -502,7 +517,7 @@ func wayOut(err error, port string) (wanted, hint string) {
 	var name *net.DNSError
 	switch {
 	case errors.As(err, &name), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, notAvailableOnWindows):
-		return "an address of this machine", "0.0.0.0 in the place of the host is all of them"
+		return ofThisMachine, "0.0.0.0 in the place of the host is all of them"
 	case errors.Is(err, os.ErrPermission):
 		return "an address that this user" + userID() + " may listen on", "ports below 1024 are for root as a rule"
 	case runtime.GOOS == "darwin" && port == "5000":

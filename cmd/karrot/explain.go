@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/service"
+	"go.uber.org/zap"
 
 	"github.com/lowess/karrot/config"
 )
@@ -91,7 +92,7 @@ func variableIn(value string) string {
 func retrieveEach(ctx context.Context, settings confmap.ResolverSettings, visit func(uri string, retrieved *confmap.Retrieved)) {
 	providers := map[string]confmap.Provider{}
 	for _, factory := range settings.ProviderFactories {
-		provider := factory.Create(settings.ProviderSettings)
+		provider := factory.Create(confmap.ProviderSettings{Logger: zap.NewNop()})
 		providers[provider.Scheme()] = provider
 	}
 	for _, uri := range settings.URIs {

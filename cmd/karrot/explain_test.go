@@ -211,3 +211,33 @@ func TestConfigurationThatIsNoYAML(t *testing.T) {
 	assert.Len(t, mistakes(good, missing), 1)
 	assert.Contains(t, mistakes(good, missing)[0], "unable to read the file file:"+missing)
 }
+
+// A configuration that is a whole variable, which is not set: the Collector's provider says so in a log.
+func TestConfigurationInAnUnsetVariable(t *testing.T) {
+	t.Setenv("KARROT_NONE", "")
+	require.NoError(t, os.Unsetenv("KARROT_NONE"))
+	uris := []string{"env:KARROT_NONE"}
+	require.NoError(t, unusable(t.Context(), settings(), uris))
+	assert.Contains(t, findings(t.Context(), settings(), uris, nil, here{}).mistakes[0], "receivers are missing")
+}
+
+// A form of the log that does not exist keeps Karrot from starting, and no validation of the Collector sees it.
+func TestEncodingOfTheLog(t *testing.T) {
+	t.Setenv("KARROT_LOG_ENCODING", "xml")
+	assert.Equal(t, []string{`service::telemetry::logs::encoding (KARROT_LOG_ENCODING) must be console or json, got "xml"`}, explanations(t, "{}", here{}))
+	t.Setenv("KARROT_LOG_ENCODING", "json")
+	assert.Empty(t, explanations(t, "{}", here{}))
+}
+
+// The host of the own metrics is a field of its own.
+func TestHostOfOwnMetrics(t *testing.T) {
+	t.Setenv("KARROT_TELEMETRY_HOST", "192.0.2.1")
+	t.Setenv("KARROT_TELEMETRY_PORT", "15971")
+	var about []string
+	for _, mistake := range explanations(t, "{}", here{ports: true}) {
+		if strings.Contains(mistake, "readers") {
+			about = append(about, mistake)
+		}
+	}
+	assert.Equal(t, []string{`service::telemetry::metrics::readers::0::pull::exporter::prometheus::host (KARROT_TELEMETRY_HOST) must be an address of this machine, got "192.0.2.1:15971": cannot assign requested address; 0.0.0.0 in the place of the host is all of them`}, about)
+}
