@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,23 +34,16 @@ func (e entry) mode() int64 {
 
 // build makes the binary for a platform, as `make build` does.
 func (r *Release) build(ctx context.Context, p Platform) ([]byte, error) {
-	file := filepath.Join("build", "release-binaries", p.String(), "karrot")
-	cmd := exec.CommandContext(ctx, "make", "build", "VERSION="+r.Version, "BIN="+filepath.ToSlash(file))
+	const file = "bin/karrot"
+	cmd := exec.CommandContext(ctx, "make", "build", "VERSION="+r.Version, "BIN="+file)
 	cmd.Dir = r.Source
 	// What somebody has set for their own builds must not change this one.
 	cmd.Env = append(os.Environ(), "GOOS="+p.OS, "GOARCH="+p.Arch, "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GOFIPS140=off",
 		"GOFLAGS=-buildvcs=false", "GOWORK=off", "CGO_ENABLED=0")
-	if err := os.MkdirAll(filepath.Join(r.Source, filepath.Dir(file)), 0o755); err != nil {
-		return nil, err
-	}
 	if _, err := finish(cmd); err != nil {
 		return nil, err
 	}
-	binary, err := os.ReadFile(filepath.Join(r.Source, file))
-	if err != nil {
-		return nil, err
-	}
-	return binary, os.Remove(filepath.Join(r.Source, file))
+	return r.read(file)
 }
 
 // folder is what everything in an archive lies in.
@@ -77,7 +69,7 @@ func (r *Release) writeArchive(ctx context.Context, p Platform, binary []byte) e
 	if err != nil {
 		return err
 	}
-	entries = append(entries, entry{"LICENSES-OF-MODULES.txt", licenses, false})
+	entries = append(entries, entry{licensesFile, licenses, false})
 	files, err := r.shipped()
 	if err != nil {
 		return err
@@ -195,7 +187,13 @@ func readArchive(file string, at time.Time) ([]entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readTar(unzipped, at)
+	entries, err := readTar(unzipped, at)
+	if err != nil {
+		return nil, err
+	}
+	// The checksum stands behind the end of the tar file.
+	_, err = io.Copy(io.Discard, unzipped)
+	return entries, err
 }
 
 func readTar(r io.Reader, at time.Time) ([]entry, error) {

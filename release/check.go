@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -57,6 +58,9 @@ func (r *Release) check(ctx context.Context, work string) error {
 			if err := r.checkRunning(ctx, unpacked); err != nil {
 				return fmt.Errorf("%s: started: %w", filepath.Base(r.archive(p)), err)
 			}
+		}
+		if err := r.checkShipped(p, unpacked); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(r.archive(p)), err)
 		}
 	}
 	if err := r.checkChart(filepath.Join(work, "chart")); err != nil {
@@ -124,7 +128,7 @@ func (r *Release) checkArchive(p Platform, unpacked string) ([]byte, error) {
 	if binary == nil {
 		return nil, fmt.Errorf("there is no %s in it", binaryName(p))
 	}
-	for _, wanted := range []string{"LICENSE", "LICENSES-OF-MODULES.txt", "README.md", "CHANGELOG.md", "config/karrot.yaml", "config/burrow/notification.tmpl", "docs/operating.md"} {
+	for _, wanted := range []string{"LICENSE", licensesFile, "README.md", "CHANGELOG.md", "config/karrot.yaml", "config/burrow/notification.tmpl", "docs/operating.md"} {
 		if !slices.Contains(names, wanted) {
 			return nil, fmt.Errorf("there is no %s in it", wanted)
 		}
@@ -133,6 +137,34 @@ func (r *Release) checkArchive(p Platform, unpacked string) ([]byte, error) {
 		return nil, err
 	}
 	return binary, r.checkBuild(p, binary)
+}
+
+// checkShipped compares what was unpacked with the checkout.
+func (r *Release) checkShipped(p Platform, unpacked string) error {
+	files, err := r.shipped()
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		want, err := r.read(file)
+		if err != nil {
+			return err
+		}
+		if got, err := os.ReadFile(filepath.Join(unpacked, filepath.FromSlash(file))); err != nil || !bytes.Equal(got, want) {
+			return fmt.Errorf("%s is not that of the checkout", file)
+		}
+	}
+	files = append(files, binaryName(p), licensesFile)
+	return filepath.WalkDir(unpacked, func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(unpacked, file)
+		if name = filepath.ToSlash(name); err == nil && !slices.Contains(files, name) {
+			err = fmt.Errorf("%s is no file of a release", name)
+		}
+		return err
+	})
 }
 
 // builtFor reads the header of a binary.
@@ -183,9 +215,9 @@ func (r *Release) checkBuild(p Platform, binary []byte) error {
 			return fmt.Errorf("the binary has %s: the same source from elsewhere would give other bytes", s.Key)
 		}
 	}
-	for key, want := range map[string]string{"GOOS": p.OS, "GOARCH": p.Arch, "CGO_ENABLED": "0", "-trimpath": "true"} {
+	for key, want := range map[string]string{"GOOS": p.OS, "GOARCH": p.Arch, "CGO_ENABLED": "0", "-trimpath": "true", "-tags": "", "GOEXPERIMENT": "", "GOFIPS140": ""} {
 		if settings[key] != want {
-			return fmt.Errorf("the binary was built with %s=%s, and must be with %s", key, settings[key], want)
+			return fmt.Errorf("the binary was built with %s=%q, and must be with %q", key, settings[key], want)
 		}
 	}
 	if info.Path != distribution {
@@ -195,8 +227,10 @@ func (r *Release) checkBuild(p Platform, binary []byte) error {
 	if err != nil {
 		return err
 	}
-	if bytes.Contains(binary, []byte(source+"/")) {
-		return fmt.Errorf("the binary names the folder that it was built in, %s", source)
+	for _, folder := range []string{source + "/", "/" + temporary} {
+		if bytes.Contains(binary, []byte(folder)) {
+			return fmt.Errorf("the binary names a folder that it was built in, %s", folder)
+		}
 	}
 	return nil
 }
@@ -214,7 +248,7 @@ func (r *Release) checkSBOM(ctx context.Context, p Platform, binary []byte, file
 	if bom.Metadata == nil || bom.Metadata.Component == nil || bom.Components == nil {
 		return errors.New("it is empty")
 	}
-	if hashes := bom.Metadata.Component.Hashes; hashes == nil || (*hashes)[0].Value != checksum(binary) {
+	if hashes := bom.Metadata.Component.Hashes; hashes == nil || len(*hashes) != 1 || (*hashes)[0].Value != checksum(binary) {
 		return errors.New("it is not about this binary")
 	}
 	if got := bom.Metadata.Component.Version; got != r.Version {
@@ -427,8 +461,11 @@ func (r *Release) checkImageFor(image layout, d descriptor, p Platform, binary [
 		return errors.New("its binary is not that of the archive")
 	}
 	for _, file := range r.Files {
-		if inImage(file) && files[file] == nil {
-			return fmt.Errorf("there is no /%s in it", file)
+		if !inImage(file) {
+			continue
+		}
+		if want, err := r.read(file); err != nil || !bytes.Equal(files[file], want) {
+			return errors.Join(fmt.Errorf("its /%s is not that of the checkout", file), err)
 		}
 	}
 	if len(files[strings.TrimPrefix(certificates, "/")]) == 0 {

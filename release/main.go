@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -40,7 +41,7 @@ type Release struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
 	if err != nil {
@@ -52,7 +53,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	source := flags.String("source", "..", "top of the checkout")
-	out := flags.String("out", "../build/release", "folder for the files of the release; it is emptied first")
+	out := flags.String("out", "../build/release", "folder for the files of the release; those of one before are taken away first")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func fromGit(ctx context.Context, source string) (*Release, error) {
 	if err != nil {
 		return nil, err
 	}
-	commit, err := output(ctx, source, "git", "show", "--no-patch", "--format=%H %ct", "HEAD")
+	commit, err := output(ctx, source, "git", "show", "--no-patch", "--no-show-signature", "--format=%H %ct", "HEAD")
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +87,8 @@ func fromGit(ctx context.Context, source string) (*Release, error) {
 	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 		seconds = epoch
 	}
-	unix, err := strconv.ParseInt(seconds, 10, 64)
+	// No archive of the zip format has later times.
+	unix, err := strconv.ParseUint(seconds, 10, 32)
 	if err != nil {
 		return nil, fmt.Errorf("SOURCE_DATE_EPOCH must be a number of seconds, got %q", seconds)
 	}
@@ -103,28 +105,71 @@ func fromGit(ctx context.Context, source string) (*Release, error) {
 	}
 	return &Release{
 		Source: source, Files: strings.Split(strings.TrimSuffix(files, "\x00"), "\x00"),
-		Version: version, Commit: hash, Time: time.Unix(unix, 0).UTC(),
+		Version: version, Commit: hash, Time: time.Unix(int64(unix), 0).UTC(),
 	}, nil
 }
 
+// temporary is what the name of each temporary folder begins with.
+const temporary = "karrot-release"
+
 // inTemporary runs something with a folder that goes afterwards.
 func inTemporary(run func(folder string) error) error {
-	folder, err := os.MkdirTemp("", "karrot-release")
+	folder, err := os.MkdirTemp("", temporary)
 	if err != nil {
 		return err
 	}
 	return errors.Join(run(folder), os.RemoveAll(folder))
 }
 
-// Make builds everything into Out.
+// Make builds everything into Out, from a copy of Files: what else lies in the checkout would be compiled, or embedded.
 func (r *Release) Make(ctx context.Context) error {
-	if err := os.RemoveAll(r.Out); err != nil {
+	for _, program := range []string{"go", "make", "git", "buildah"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return missing(err)
+		}
+	}
+	if _, err := os.Stat(certificates); err != nil {
+		return fmt.Errorf("the image gets the CA certificates of this machine: %w", err)
+	}
+	if err := emptied(r.Out); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.Out, 0o755); err != nil {
+	return inTemporary(func(work string) error {
+		from := *r
+		from.Source = filepath.Join(work, "source")
+		for _, file := range r.Files {
+			data, err := r.read(file)
+			if err != nil {
+				return err
+			}
+			if err := writeFile(filepath.Join(from.Source, filepath.FromSlash(file)), data, 0o644); err != nil {
+				return err
+			}
+		}
+		return from.make(ctx, work)
+	})
+}
+
+// emptied makes a folder, or takes the files of a release out of it. It touches no folder that has anything else in it.
+func emptied(folder string) error {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	return inTemporary(func(work string) error { return r.make(ctx, work) })
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); !e.Type().IsRegular() || !strings.HasPrefix(name, "karrot") && name != "VERIFY.md" && name != sums {
+			return fmt.Errorf("-out must be a new folder, or one with a release, got %q with %s in it", folder, name)
+		}
+	}
+	for _, e := range entries {
+		if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *Release) make(ctx context.Context, work string) error {
@@ -183,9 +228,13 @@ func finish(cmd *exec.Cmd) (string, error) {
 		return string(out), nil
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("%w: a release needs Go, make, git and buildah", err)
+		return "", missing(err)
 	}
 	return "", fmt.Errorf("%s: %w\n%s%s", strings.Join(cmd.Args, " "), err, out, complaints.String())
+}
+
+func missing(err error) error {
+	return fmt.Errorf("%w: a release needs Go, make, git and buildah", err)
 }
 
 func say(text string) { fmt.Fprintln(os.Stderr, "release:", text) }

@@ -95,6 +95,9 @@ func purl(path, version string) string {
 	return "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")
 }
 
+// licensesFile has the licences of all modules, in an archive.
+const licensesFile = "LICENSES-OF-MODULES.txt"
+
 var licenseFile = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)`)
 
 // licenses are the licences of all modules in a binary, each text once.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -81,6 +82,54 @@ func TestOneVersion(t *testing.T) {
 	}
 }
 
+// A folder that has something else in it is not emptied.
+func TestEmptied(t *testing.T) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "new", "release")
+	for range 2 {
+		require.NoError(t, emptied(out))
+		for _, name := range []string{"SHA256SUMS", "VERIFY.md", "karrot-1.2.3.tgz", "karrot_1.2.2_linux_amd64.tar.gz"} {
+			require.NoError(t, os.WriteFile(filepath.Join(out, name), nil, 0o600))
+		}
+	}
+	require.NoError(t, emptied(out))
+	left, err := os.ReadDir(out)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	require.NoError(t, os.WriteFile(filepath.Join(out, "VERIFY.md"), nil, 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(out, "karrot"), 0o700))
+	require.ErrorContains(t, emptied(out), "-out must be a new folder, or one with a release, got \""+out+"\" with karrot in it")
+	require.FileExists(t, filepath.Join(out, "VERIFY.md"), "nothing is taken away")
+	require.ErrorContains(t, emptied(root), "must be a new folder")
+}
+
+// What is missing is told before anything is compiled.
+func TestTools(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err := new(Release).Make(t.Context())
+	require.ErrorContains(t, err, "a release needs Go, make, git and buildah")
+}
+
+// What somebody has set for git does not change what is read of a commit.
+func TestFromGit(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(config, []byte("[log]\nshowSignature = true\n[format]\npretty = fuller\n[color]\nui = always\n[column]\nui = always\n[status]\nbranch = true\nshort = true\n"), 0o600))
+	t.Setenv("GIT_CONFIG_GLOBAL", config)
+	t.Setenv("SOURCE_DATE_EPOCH", "")
+	r, err := fromGit(t.Context(), root)
+	require.NoError(t, err)
+	assert.Regexp(t, `^[0-9a-f]{40}(-dirty)?$`, r.Commit)
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	r, err = fromGit(t.Context(), root)
+	require.NoError(t, err)
+	assert.Equal(t, time.Unix(1_700_000_000, 0).UTC(), r.Time)
+	for _, epoch := range []string{"soon", "1700000000.5", "-1", "1700000000000"} {
+		t.Setenv("SOURCE_DATE_EPOCH", epoch)
+		_, err = fromGit(t.Context(), root)
+		require.ErrorContains(t, err, "SOURCE_DATE_EPOCH must be a number of seconds", epoch)
+	}
+}
+
 // A tag that is not the version's is refused; none, or further ones, are not.
 func TestTagOfTheCommit(t *testing.T) {
 	dir := t.TempDir()
@@ -150,6 +199,7 @@ func TestTwice(t *testing.T) {
 	r.Platforms = []Platform{{"linux", "amd64"}}
 	r.Out = filepath.Join(t.TempDir(), "one")
 	require.NoError(t, r.Make(t.Context()))
+	t.Setenv("KARROT_INTERVAL", "soon") // for a Karrot of the machine
 	require.NoError(t, r.Check(t.Context()))
 	want, err := os.ReadFile(filepath.Join(r.Out, sums))
 	require.NoError(t, err)
@@ -172,6 +222,9 @@ func TestTwice(t *testing.T) {
 			require.NoError(t, os.MkdirAll(filepath.Join(other.Source, filepath.Dir(file)), 0o700))
 			require.NoError(t, os.WriteFile(filepath.Join(other.Source, file), data, 0o600))
 		}
+		// What lies in a checkout and does not belong to it would be embedded, or compiled.
+		require.NoError(t, os.WriteFile(filepath.Join(other.Source, "config", "mine.yaml"), []byte("# Mine.\n"), 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(other.Source, "cmd", "karrot", "mine.go"), []byte("package main\n\nfunc init() { println() }\n"), 0o600))
 		require.NoError(t, other.Make(t.Context()))
 		got, err := os.ReadFile(filepath.Join(other.Out, sums))
 		require.NoError(t, err)
@@ -187,6 +240,24 @@ func TestTwice(t *testing.T) {
 		{"a byte of the archive", func(t *testing.T, r *Release) {
 			edit(t, r.archive(p), func(text []byte) []byte { text[len(text)-1]++; return text })
 		}, "SHA256SUMS says"},
+		{"the checksum in an archive", func(t *testing.T, r *Release) {
+			edit(t, r.archive(p), func(text []byte) []byte { text[len(text)-8]++; return text })
+			require.NoError(t, r.writeSums())
+		}, "tar.gz: gzip: invalid checksum"},
+		{"a page of another commit", func(t *testing.T, r *Release) {
+			pack(t, r, func(e *entry) bool {
+				if strings.HasSuffix(e.name, "docs/operating.md") {
+					e.data = append(e.data, "More.\n"...)
+				}
+				return true
+			})
+		}, "tar.gz: docs/operating.md is not that of the checkout"},
+		{"a page that is missing", func(t *testing.T, r *Release) {
+			pack(t, r, func(e *entry) bool { return !strings.HasSuffix(e.name, "docs/metrics.md") })
+		}, "tar.gz: docs/metrics.md is not that of the checkout"},
+		{"a page too many", func(_ *testing.T, r *Release) {
+			r.Files = slices.DeleteFunc(slices.Clone(r.Files), func(file string) bool { return file == "docs/metrics.md" })
+		}, "tar.gz: docs/metrics.md is no file of a release"},
 		{"a further file", func(t *testing.T, r *Release) {
 			require.NoError(t, os.WriteFile(r.name("more"), nil, 0o600))
 			require.NoError(t, r.writeSums())
@@ -197,6 +268,12 @@ func TestTwice(t *testing.T) {
 			})
 			require.NoError(t, r.writeSums())
 		}, `cdx.json: its components are not the`},
+		{"an SBOM without a checksum", func(t *testing.T, r *Release) {
+			edit(t, r.sbom(p), func(text []byte) []byte {
+				return regexp.MustCompile(`(?s)"hashes": \[.*?\]`).ReplaceAll(text, []byte(`"hashes": []`))
+			})
+			require.NoError(t, r.writeSums())
+		}, "cdx.json: it is not about this binary"},
 		{"an SBOM of another version", func(t *testing.T, r *Release) {
 			edit(t, r.sbom(p), func(text []byte) []byte {
 				return bytes.Replace(text, []byte(`"version": "`+r.Version), []byte(`"version": "9.9.9`), 1)
@@ -278,6 +355,7 @@ func TestTwice(t *testing.T) {
 			commands = append(commands, found[1])
 		}
 		require.Len(t, commands, 2)
+		assert.Contains(t, string(text), fmt.Sprintf("SOURCE_DATE_EPOCH=%d make release-snapshot", r.Time.Unix()), "the time of the files, wherever it came from")
 		run := func(dir, script string) error {
 			cmd := exec.CommandContext(t.Context(), "sh", "-e", "-c", script)
 			cmd.Dir = dir

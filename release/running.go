@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -38,25 +37,39 @@ func (r *Release) checkRunning(ctx context.Context, folder string) error {
 	if err != nil {
 		return err
 	}
-	webhook, page, health := "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], "127.0.0.1:"+ports[2]
-
+	webhook, page, health, own := "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], "127.0.0.1:"+ports[2], "127.0.0.1:"+ports[3]
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var log bytes.Buffer
 	cmd := exec.CommandContext(ctx, binary, "--config", "config/karrot.yaml")
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "KARROT_ENDPOINT="+webhook, "KARROT_PROMETHEUS_ENDPOINT="+page, "KARROT_HEALTH_ENDPOINT="+health,
-		"KARROT_TELEMETRY_HOST=127.0.0.1", "KARROT_TELEMETRY_PORT="+ports[3])
+	// Nothing of what is set for a Karrot of the machine.
+	cmd.Env = []string{
+		"KARROT_ENDPOINT=" + webhook, "KARROT_PROMETHEUS_ENDPOINT=" + page, "KARROT_HEALTH_ENDPOINT=" + health,
+		"KARROT_TELEMETRY_HOST=127.0.0.1", "KARROT_TELEMETRY_PORT=" + ports[3],
+	}
+	return while(ctx, cmd, func(ctx context.Context) error { return r.talk(ctx, body, webhook, page, health, own) })
+}
+
+// while runs a program for as long as do takes, which ends early if the program does.
+func while(ctx context.Context, cmd *exec.Cmd, do func(context.Context) error) error {
+	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	err = r.talk(ctx, body, webhook, page, health, "127.0.0.1:"+ports[3])
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- cmd.Wait()
+		stop()
+	}()
+	err := do(ctx)
 	if signalled := cmd.Process.Signal(syscall.SIGTERM); err == nil {
 		err = signalled
 	}
-	if ended := cmd.Wait(); err == nil && ended != nil {
-		err = fmt.Errorf("it ended with %w", ended)
+	if exit := <-ended; err == nil && exit != nil {
+		err = fmt.Errorf("it ended with %w", exit)
 	}
 	if err != nil {
 		return fmt.Errorf("%w; it said:\n%s", err, log.String())

@@ -25,10 +25,11 @@ func (r *Release) writeVerify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	buildahVersion, err := output(ctx, r.Source, "buildah", "--version")
+	buildah, err := output(ctx, r.Source, "buildah", "--version")
 	if err != nil {
 		return err
 	}
+	buildahVersion, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(buildah), "buildah version "), " ")
 	trusted, err := os.ReadFile(certificates)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func (r *Release) writeVerify(ctx context.Context) error {
 	var out bytes.Buffer
 	err = template.Must(template.New("VERIFY.md").Parse(verifyText)).Execute(&out, map[string]any{
 		"Version": r.Version, "Commit": r.Commit, "Time": r.Time.Format(time.RFC3339), "Epoch": r.Time.Unix(),
-		"Go": strings.TrimSpace(goVersion), "Buildah": strings.Fields(buildahVersion)[2],
+		"Go": strings.TrimSpace(goVersion), "Buildah": buildahVersion,
 		"Certificates": checksum(trusted), "Digest": index.Digest, "Platforms": r.Platforms,
 	})
 	if err != nil {
