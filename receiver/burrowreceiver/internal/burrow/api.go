@@ -123,6 +123,9 @@ func ParseEndpoint(endpoint string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s, without user and password, for which there are auth and headers", want)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return nil, fmt.Errorf("%s, without query and fragment, got %q", want, shown)
+	case strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v3/kafka"):
+		// Burrow would be asked for it twice, and know nothing of it.
+		return nil, fmt.Errorf("%s, without /v3/kafka, which is added, got %q", want, shown)
 	}
 	return u, nil
 }

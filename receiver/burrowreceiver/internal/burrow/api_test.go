@@ -286,6 +286,8 @@ func TestParseEndpoint(t *testing.T) {
 		"localhost:8000?key=s3cret":    want + `, got "localhost:8000?xxxxx"`,
 		"http://localhost:8000?":       want + `, without query and fragment, got "http://localhost:8000?"`,
 		"http://localhost:8000#x":      want + `, without query and fragment, got "http://localhost:8000#x"`,
+		"http://localhost/v3/kafka":    want + `, without /v3/kafka, which is added, got "http://localhost/v3/kafka"`,
+		"http://localhost/a/v3/kafka/": want + `, without /v3/kafka, which is added, got "http://localhost/a/v3/kafka/"`,
 		"http://u:s3cret@a:b":          want + `, got "xxxxx@a:b"`,
 		"http://a:b":                   want + `: invalid port ":b" after host`,
 		"http://u:s3cret@local\nhost/": want + `, got "xxxxx@local\nhost/"`,
