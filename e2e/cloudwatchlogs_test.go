@@ -7,12 +7,10 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -21,38 +19,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The ways in which a CloudWatch can behave.
-type cloudwatchMode int
-
-const (
-	cloudwatchWorks cloudwatchMode = iota
-	// cloudwatchHangs takes the request and never answers.
-	cloudwatchHangs
-	cloudwatchThrottles
-	// cloudwatchRefuses is a policy without the permission.
-	cloudwatchRefuses
-	cloudwatchFails
-	cloudwatchUnavailable
-	// cloudwatchLosesAnswers takes what it is sent, and the answer does not arrive.
-	cloudwatchLosesAnswers
-)
-
 // cloudwatchLogs imitates as much of CloudWatch Logs, and of STS, as an exporter of embedded metrics uses.
-// What AWS would refuse fails the test.
 type cloudwatchLogs struct {
-	*leavingServer
-	// ended releases the requests that hang.
-	ended chan struct{}
-
-	mu       sync.Mutex
-	mode     cloudwatchMode
-	delay    time.Duration
-	streams  map[string]map[string]bool // by log group
-	calls    map[string]int             // by action
-	puts     []time.Time                // of every PutLogEvents that was answered with success
-	events   []logEvent
-	problems []string
-	roles    []url.Values
+	fakeCloudwatch
+	delay   time.Duration
+	streams map[string]map[string]bool // by log group
+	calls   map[string]int             // by action
+	puts    []time.Time                // of every PutLogEvents that was answered with success
+	events  []logEvent
+	roles   []url.Values
 }
 
 // logEvent is one event of a PutLogEvents that was answered with success.
@@ -66,8 +41,6 @@ type logEvent struct {
 }
 
 const (
-	fakeAccessKey    = "AKIDEXAMPLE"
-	fakeAssumedKey   = "ASIDEXAMPLE"
 	eventOverhead    = 26
 	maxRequestBytes  = 1 << 20
 	maxRequestEvents = 10_000
@@ -75,38 +48,16 @@ const (
 
 func newCloudwatchLogs(t testing.TB) *cloudwatchLogs {
 	t.Helper()
-	c := &cloudwatchLogs{
-		ended: make(chan struct{}), streams: map[string]map[string]bool{}, calls: map[string]int{},
-	}
-	c.leavingServer = newLeavingServer(t, c)
-	t.Cleanup(func() {
-		close(c.ended)
-		c.leave()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, problem := range c.problems {
-			t.Error("CloudWatch would refuse: " + problem)
-		}
-	})
+	c := &cloudwatchLogs{streams: map[string]map[string]bool{}, calls: map[string]int{}}
+	c.serve(t, c)
 	return c
 }
 
 // env leads the AWS SDK here.
 func (c *cloudwatchLogs) env(more map[string]string) map[string]string {
-	env := map[string]string{
-		"AWS_ENDPOINT_URL":      c.url,
-		"AWS_REGION":            "eu-west-1",
-		"AWS_ACCESS_KEY_ID":     fakeAccessKey,
-		"AWS_SECRET_ACCESS_KEY": "example",
-	}
+	env := c.fakeCloudwatch.env(map[string]string{"AWS_ENDPOINT_URL": c.url})
 	maps.Copy(env, more)
 	return env
-}
-
-func (c *cloudwatchLogs) set(mode cloudwatchMode) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mode = mode
 }
 
 func (c *cloudwatchLogs) setDelay(delay time.Duration) {
@@ -161,31 +112,19 @@ func (c *cloudwatchLogs) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(delay):
 	case <-c.ended:
 	}
-	switch mode {
-	case cloudwatchWorks:
-		c.answer(w, r, action, body)
-	case cloudwatchHangs:
-		c.hang(r)
-	case cloudwatchLosesAnswers:
-		c.answer(httptest.NewRecorder(), r, action, body)
-		c.hang(r)
-	case cloudwatchThrottles:
-		awsError(w, http.StatusBadRequest, "ThrottlingException")
-	case cloudwatchRefuses:
-		awsError(w, http.StatusBadRequest, "AccessDeniedException")
-	case cloudwatchFails:
-		awsError(w, http.StatusInternalServerError, "InternalFailure")
-	case cloudwatchUnavailable:
-		awsError(w, http.StatusServiceUnavailable, "ServiceUnavailableException")
-	}
+	c.answer(w, r, mode, func(w http.ResponseWriter) { c.act(w, r, action, body) }, func(w http.ResponseWriter) {
+		awsError(w, refusedLogs[mode].status, refusedLogs[mode].name)
+	})
 }
 
-// hang waits until the client gives up.
-func (c *cloudwatchLogs) hang(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-c.ended:
-	}
+var refusedLogs = map[cloudwatchMode]struct {
+	status int
+	name   string
+}{
+	cloudwatchThrottles:   {http.StatusBadRequest, "ThrottlingException"},
+	cloudwatchRefuses:     {http.StatusBadRequest, "AccessDeniedException"},
+	cloudwatchFails:       {http.StatusInternalServerError, "InternalFailure"},
+	cloudwatchUnavailable: {http.StatusServiceUnavailable, "ServiceUnavailableException"},
 }
 
 func awsError(w http.ResponseWriter, status int, name string) {
@@ -194,11 +133,8 @@ func awsError(w http.ResponseWriter, status int, name string) {
 	_, _ = fmt.Fprintf(w, `{"__type":%q,"message":"so that a test sees it"}`, name)
 }
 
-func (c *cloudwatchLogs) problem(format string, args ...any) {
-	c.problems = append(c.problems, fmt.Sprintf(format, args...))
-}
-
-func (c *cloudwatchLogs) answer(w http.ResponseWriter, r *http.Request, action string, body []byte) {
+// act does what a request asks for.
+func (c *cloudwatchLogs) act(w http.ResponseWriter, r *http.Request, action string, body []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var in struct {
@@ -252,12 +188,6 @@ func (c *cloudwatchLogs) answer(w http.ResponseWriter, r *http.Request, action s
 		c.problem("%s is not part of the documented policy", action)
 		awsError(w, http.StatusBadRequest, "AccessDeniedException")
 	}
-}
-
-func accessKey(r *http.Request) string {
-	_, credential, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
-	key, _, _ := strings.Cut(credential, "/")
-	return key
 }
 
 func (c *cloudwatchLogs) assumeRole(w http.ResponseWriter, body []byte) {

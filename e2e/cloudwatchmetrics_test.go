@@ -8,13 +8,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,56 +23,12 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 )
 
-// leavingServer is a server that can leave its port, so that connections are refused there, and come back to it.
-type leavingServer struct {
-	url     string
-	address string
-	handler http.Handler
-
-	mu     sync.Mutex
-	server *http.Server
-}
-
-func newLeavingServer(t testing.TB, handler http.Handler) *leavingServer {
-	t.Helper()
-	s := &leavingServer{address: freePorts(t, 1)[0], handler: handler}
-	s.url = "http://" + s.address
-	s.comeBack(t)
-	return s
-}
-
-func (s *leavingServer) comeBack(t testing.TB) {
-	t.Helper()
-	listener, err := net.Listen("tcp", s.address)
-	require.NoError(t, err)
-	server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 10 * time.Second}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.server = server
-	go func() { _ = server.Serve(listener) }()
-}
-
-func (s *leavingServer) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.server != nil {
-		_ = s.server.Close()
-		s.server = nil
-	}
-}
-
-// cloudwatchMetrics imitates CloudWatch's endpoint for metrics by OTLP. What AWS would refuse fails the test.
+// cloudwatchMetrics imitates CloudWatch's endpoint for metrics by OTLP.
 type cloudwatchMetrics struct {
-	*leavingServer
-	// ended releases the requests that hang.
-	ended chan struct{}
-
-	mu       sync.Mutex
-	mode     cloudwatchMode
+	fakeCloudwatch
 	points   []metricPoint
 	requests int
 	keys     map[string]int // requests by who signed them
-	problems []string
 }
 
 // metricPoint is a point that was taken.
@@ -95,17 +48,8 @@ const (
 
 func newCloudwatchMetrics(t testing.TB) *cloudwatchMetrics {
 	t.Helper()
-	c := &cloudwatchMetrics{ended: make(chan struct{}), keys: map[string]int{}}
-	c.leavingServer = newLeavingServer(t, c)
-	t.Cleanup(func() {
-		close(c.ended)
-		c.leave()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, problem := range c.problems {
-			t.Error("CloudWatch would refuse: " + problem)
-		}
-	})
+	c := &cloudwatchMetrics{keys: map[string]int{}}
+	c.serve(t, c)
 	return c
 }
 
@@ -115,18 +59,6 @@ func (c *cloudwatchMetrics) configs(t testing.TB) []string {
 	here := filepath.Join(t.TempDir(), "here.yaml")
 	require.NoError(t, os.WriteFile(here, []byte("exporters: {otlp_http/cloudwatch: {metrics_endpoint: '"+c.url+"/v1/metrics'}}"), 0o600))
 	return []string{"config/karrot.yaml", "config/cloudwatch-otlp.yaml", here}
-}
-
-func (c *cloudwatchMetrics) env(more map[string]string) map[string]string {
-	env := map[string]string{"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": fakeAccessKey, "AWS_SECRET_ACCESS_KEY": "example"}
-	maps.Copy(env, more)
-	return env
-}
-
-func (c *cloudwatchMetrics) set(mode cloudwatchMode) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mode = mode
 }
 
 func (c *cloudwatchMetrics) recorded() []metricPoint {
@@ -143,31 +75,17 @@ func (c *cloudwatchMetrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	mode := c.mode
 	c.mu.Unlock()
-	switch mode {
-	case cloudwatchWorks:
+	c.answer(w, r, mode, func(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "application/x-protobuf")
 		w.WriteHeader(c.take(r, body))
-	case cloudwatchHangs:
-		c.hang(r)
-	case cloudwatchLosesAnswers:
-		c.take(r, body)
-		c.hang(r)
-	case cloudwatchThrottles:
-		w.WriteHeader(http.StatusTooManyRequests)
-	case cloudwatchRefuses:
-		w.WriteHeader(http.StatusForbidden)
-	case cloudwatchFails:
-		w.WriteHeader(http.StatusInternalServerError)
-	case cloudwatchUnavailable:
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
+	}, func(w http.ResponseWriter) { w.WriteHeader(refusedMetrics[mode]) })
 }
 
-func (c *cloudwatchMetrics) hang(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-c.ended:
-	}
+var refusedMetrics = map[cloudwatchMode]int{
+	cloudwatchThrottles:   http.StatusTooManyRequests,
+	cloudwatchRefuses:     http.StatusForbidden,
+	cloudwatchFails:       http.StatusInternalServerError,
+	cloudwatchUnavailable: http.StatusServiceUnavailable,
 }
 
 // take returns the status of the answer.
@@ -177,7 +95,7 @@ func (c *cloudwatchMetrics) take(r *http.Request, body []byte) int {
 	c.requests++
 	c.keys[accessKey(r)]++
 	refuse := func(status int, format string, args ...any) int {
-		c.problems = append(c.problems, fmt.Sprintf(format, args...))
+		c.problem(format, args...)
 		return status
 	}
 	if r.Method != http.MethodPost || r.URL.Path != "/v1/metrics" || r.Header.Get("Content-Type") != "application/x-protobuf" {
