@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -155,16 +154,16 @@ func (r *Release) checkShipped(p Platform, unpacked string) error {
 		}
 	}
 	files = append(files, binaryName(p), licensesFile)
-	return filepath.WalkDir(unpacked, func(file string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		name, err := filepath.Rel(unpacked, file)
-		if name = filepath.ToSlash(name); err == nil && !slices.Contains(files, name) {
-			err = fmt.Errorf("%s is no file of a release", name)
-		}
+	entries, err := filesBelow(unpacked)
+	if err != nil {
 		return err
-	})
+	}
+	for _, e := range entries {
+		if !slices.Contains(files, e.name) {
+			return fmt.Errorf("%s is no file of a release", e.name)
+		}
+	}
+	return nil
 }
 
 // builtFor reads the header of a binary.

@@ -56,18 +56,6 @@ func inImage(file string) bool {
 
 // writeImage makes one OCI layout, in a tar file, with an image for each architecture of Linux.
 func (r *Release) writeImage(ctx context.Context, work string, binaries map[Platform][]byte) error {
-	text, err := r.read("Dockerfile")
-	if err != nil {
-		return err
-	}
-	text, err = dockerfile(text)
-	if err != nil {
-		return err
-	}
-	certificates, err := os.ReadFile(certificates)
-	if err != nil {
-		return err
-	}
 	made := 0
 	for _, p := range r.Platforms {
 		if p.OS != "linux" {
@@ -75,44 +63,10 @@ func (r *Release) writeImage(ctx context.Context, work string, binaries map[Plat
 		}
 		made++
 		folder := filepath.Join(work, "image-"+p.Arch)
-		if err := writeFile(filepath.Join(folder, "Dockerfile"), text, 0o644); err != nil {
+		if err := r.writeContext(folder, binaries[p]); err != nil {
 			return err
 		}
-		if err := writeFile(filepath.Join(folder, "stage/src/bin/karrot"), binaries[p], 0o755); err != nil {
-			return err
-		}
-		if err := writeFile(filepath.Join(folder, "stage", "etc/ssl/certs/ca-certificates.crt"), certificates, 0o644); err != nil {
-			return err
-		}
-		for _, file := range r.Files {
-			if !inImage(file) {
-				continue
-			}
-			data, err := r.read(file)
-			if err != nil {
-				return err
-			}
-			if err := writeFile(filepath.Join(folder, filepath.FromSlash(file)), data, 0o644); err != nil {
-				return err
-			}
-		}
-		// The folder for config/storage.yaml, which the first stage makes.
-		if err := os.MkdirAll(filepath.Join(folder, "stage/src/build/storage"), 0o755); err != nil {
-			return err
-		}
-		if err := openFolders(folder); err != nil {
-			return err
-		}
-		// No label with buildah's version, and no time but that of the release.
-		args := []string{
-			"bud", "--quiet", "--layers=false", "--identity-label=false", "--timestamp", strconv.FormatInt(r.Time.Unix(), 10),
-			"--platform", p.OS + "/" + p.Arch, "--manifest", "karrot",
-		}
-		labels := r.labels()
-		for _, name := range slices.Sorted(maps.Keys(labels)) {
-			args = append(args, "--label", name+"="+labels[name])
-		}
-		if err := buildah(ctx, work, append(args, folder)...); err != nil {
+		if err := r.buildImage(ctx, work, folder, p); err != nil {
 			return err
 		}
 	}
@@ -123,19 +77,7 @@ func (r *Release) writeImage(ctx context.Context, work string, binaries map[Plat
 	if err := buildah(ctx, work, "manifest", "push", "--quiet", "--all", "karrot", "oci:"+layout+":"+r.Version); err != nil {
 		return err
 	}
-	var entries []entry
-	err = filepath.WalkDir(layout, func(file string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(layout, file)
-		entries = append(entries, entry{name: filepath.ToSlash(name), data: data})
-		return err
-	})
+	entries, err := filesBelow(layout)
 	if err != nil {
 		return err
 	}
@@ -144,6 +86,73 @@ func (r *Release) writeImage(ctx context.Context, work string, binaries map[Plat
 		return err
 	}
 	return os.WriteFile(r.image(), out.Bytes(), 0o644)
+}
+
+// writeContext writes what an image is built from: the last stage of Dockerfile, and what the first one would have made.
+func (r *Release) writeContext(folder string, binary []byte) error {
+	text, err := r.read("Dockerfile")
+	if err != nil {
+		return err
+	}
+	text, err = dockerfile(text)
+	if err != nil {
+		return err
+	}
+	trusted, err := os.ReadFile(certificates)
+	if err != nil {
+		return err
+	}
+	files := []entry{{"Dockerfile", text, false}, {"stage/src/bin/karrot", binary, true}, {"stage" + certificates, trusted, false}}
+	for _, file := range r.Files {
+		if !inImage(file) {
+			continue
+		}
+		data, err := r.read(file)
+		if err != nil {
+			return err
+		}
+		files = append(files, entry{file, data, false})
+	}
+	for _, e := range files {
+		if err := writeFile(filepath.Join(folder, filepath.FromSlash(e.name)), e.data, os.FileMode(e.mode())); err != nil {
+			return err
+		}
+	}
+	// The folder for config/storage.yaml.
+	if err := os.MkdirAll(filepath.Join(folder, "stage/src/build/storage"), 0o755); err != nil {
+		return err
+	}
+	return openFolders(folder)
+}
+
+// buildImage adds the image for a platform to the manifest, with no label of buildah's version, and no time but that of the release.
+func (r *Release) buildImage(ctx context.Context, work, folder string, p Platform) error {
+	args := []string{
+		"bud", "--quiet", "--layers=false", "--identity-label=false", "--timestamp", strconv.FormatInt(r.Time.Unix(), 10),
+		"--platform", p.OS + "/" + p.Arch, "--manifest", "karrot",
+	}
+	labels := r.labels()
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		args = append(args, "--label", name+"="+labels[name])
+	}
+	return buildah(ctx, work, append(args, folder)...)
+}
+
+// filesBelow are all files in a folder.
+func filesBelow(folder string) (entries []entry, err error) {
+	err = filepath.WalkDir(folder, func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(folder, file)
+		entries = append(entries, entry{name: filepath.ToSlash(name), data: data})
+		return err
+	})
+	return entries, err
 }
 
 // openFolders lets everybody into folders, whatever the umask: user 10001 must read what is in them.
