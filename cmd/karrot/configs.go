@@ -28,7 +28,7 @@ func (l *commandLine) uris() []string {
 	return uris
 }
 
-// names are the configurations without values, which may be secrets.
+// names are the configurations without values.
 func (l *commandLine) names() []string {
 	names := withBase(l.configs)
 	for i, name := range names {
@@ -41,10 +41,12 @@ func (l *commandLine) names() []string {
 	return names
 }
 
-// shownURI is the URI of a configuration without values.
+var yamlField = regexp.MustCompile(`^yaml:([\w./-]+(?:::[\w./-]+)*: )?`)
+
+// shownURI is the URI of a configuration without values, which may be secrets.
 func shownURI(uri string) string {
-	if strings.HasPrefix(uri, "yaml:") {
-		return "yaml:..."
+	if field := yamlField.FindString(uri); field != "" {
+		return field + "..."
 	}
 	return uri
 }

@@ -30,7 +30,7 @@ func TestNames(t *testing.T) {
 		configs: []string{"karrot:secure", "my.yaml", "yaml:exporters::otlp_http::headers::x: SECRET"},
 		sets:    []string{"exporters.otlp_http.headers.authorization = SECRET=="},
 	}
-	assert.Equal(t, []string{"karrot:karrot", "karrot:secure", "my.yaml", "yaml:...", "--set exporters.otlp_http.headers.authorization"}, line.names())
+	assert.Equal(t, []string{"karrot:karrot", "karrot:secure", "my.yaml", "yaml:exporters::otlp_http::headers::x: ...", "--set exporters.otlp_http.headers.authorization"}, line.names())
 }
 
 func TestEnvironment(t *testing.T) {

@@ -207,7 +207,9 @@ func TestConfigurationThatIsNoYAML(t *testing.T) {
 	mistakes := func(uris ...string) []string { return findings(t.Context(), settings(), uris, nil, here{}).mistakes }
 	assert.Equal(t, []string{tab + " must be a configuration in YAML: line 2: found character that cannot start any token"}, mistakes(good, tab))
 	assert.Equal(t, []string{list + " must be a configuration in YAML, with receivers, exporters and service at the left margin"}, mistakes(good, list))
-	assert.Equal(t, []string{"yaml:... must be a configuration in YAML: mapping values are not allowed in this context"}, mistakes(good, "yaml:a: SECRET: c"))
+	assert.Equal(t, []string{"yaml:receivers::burrow::webhook::path: ... must be a configuration in YAML: mapping values are not allowed in this context"},
+		mistakes(good, setURI("receivers.burrow.webhook.path=SECRET: c")))
+	assert.Equal(t, []string{"yaml:... must be a configuration in YAML: line 1: did not find expected ',' or '}'"}, mistakes(good, "yaml:{SECRET: SECRET"))
 	assert.Len(t, mistakes(good, missing), 1)
 	assert.Contains(t, mistakes(good, missing)[0], "unable to read the file file:"+missing)
 }
