@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/cobra"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/otelcol"
+
+	"github.com/lowess/karrot/internal/address"
 )
 
 func newCheckCommand(set otelcol.CollectorSettings, line *commandLine, root *cobra.Command) *cobra.Command {
@@ -257,7 +259,7 @@ func (c *checker) addresses() {
 		for _, key := range []string{"endpoint", "metrics_endpoint", "logs_endpoint"} {
 			value, _ := at(p.value, key).(string)
 			if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
-				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", withoutSecrets(value))
+				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", address.WithoutSecrets(value))
 			}
 		}
 	}
@@ -269,18 +271,6 @@ func (c *checker) log() {
 	if encoding, _ := at(c.all, path...).(string); encoding != "" && encoding != "console" && encoding != "json" {
 		c.mistake(path, "must be console or json, got %q", encoding)
 	}
-}
-
-// withoutSecrets hides user, password and query of an address, which may be none that can be parsed. The receiver has the
-// same for its own address: its package for Burrow imports nothing of this repository.
-func withoutSecrets(address string) string {
-	if i := strings.LastIndex(address, "@"); i >= 0 {
-		address = "xxxxx" + address[i:]
-	}
-	if before, query, _ := strings.Cut(address, "?"); query != "" {
-		address = before + "?xxxxx"
-	}
-	return address
 }
 
 // files are those that must be readable.
@@ -423,12 +413,12 @@ func (c *checker) ports() {
 			if at(p.value, "transport") == "unix" {
 				continue
 			}
-			address := at(p.value, "endpoint")
-			if address == nil && p.path[0] == "extensions" {
-				address = defaultHealth
+			endpoint := at(p.value, "endpoint")
+			if endpoint == nil && p.path[0] == "extensions" {
+				endpoint = defaultHealth
 			}
-			if address != nil {
-				listen(append(slices.Clone(p.path), "endpoint"), fmt.Sprint(address))
+			if endpoint != nil {
+				listen(append(slices.Clone(p.path), "endpoint"), fmt.Sprint(endpoint))
 			}
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/lowess/karrot/internal/address"
 )
 
 const (
@@ -104,7 +106,7 @@ func NewAPI(client *http.Client, endpoint string, maxAnswer int64, limits APILim
 func ParseEndpoint(endpoint string) (*url.URL, error) {
 	const want = "endpoint must be a URL as in http://localhost:8000"
 	u, err := url.Parse(endpoint)
-	shown := withoutSecrets(endpoint)
+	shown := address.WithoutSecrets(endpoint)
 	if err != nil {
 		if shown != endpoint {
 			return nil, fmt.Errorf("%s, got %q", want, shown)
@@ -128,17 +130,6 @@ func ParseEndpoint(endpoint string) (*url.URL, error) {
 		return nil, fmt.Errorf("%s, without /v3/kafka, which is added, got %q", want, shown)
 	}
 	return u, nil
-}
-
-// withoutSecrets hides user, password and query of an address, which may be none that can be parsed.
-func withoutSecrets(address string) string {
-	if i := strings.LastIndex(address, "@"); i >= 0 {
-		address = "xxxxx" + address[i:]
-	}
-	if before, query, _ := strings.Cut(address, "?"); query != "" {
-		address = before + "?xxxxx"
-	}
-	return address
 }
 
 // stayOnHost lets a redirect to elsewhere be the answer.
