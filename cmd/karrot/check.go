@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -89,6 +90,7 @@ func findings(ctx context.Context, set otelcol.CollectorSettings, uris []string,
 		c.log()
 		if look.files {
 			c.files()
+			c.certificates()
 			c.directories()
 		}
 		if look.ports {
@@ -287,13 +289,27 @@ func (c *checker) files() {
 				c.mistake(path, "must be a file that this user%s can read, got %q: %s", userID(), file, cause(err))
 			}
 		})
+	}
+}
+
+// ofKey are the errors of crypto/tls about a key alone.
+var ofKey = regexp.MustCompile(`in key input|for the private key|failed to parse private key|unknown private key type`)
+
+// certificates are those that must belong to their keys.
+func (c *checker) certificates() {
+	for _, p := range c.active {
 		every(p.path, p.value, func(path []string, value any) {
 			certificate, _ := at(value, "cert_file").(string)
 			key, _ := at(value, "key_file").(string)
 			if readable(certificate) != nil || readable(key) != nil {
-				return
+				return // which is said already, or there is none
 			}
-			if _, err := tls.LoadX509KeyPair(certificate, key); err != nil {
+			_, err := tls.LoadX509KeyPair(certificate, key)
+			switch {
+			case err == nil:
+			case ofKey.MatchString(err.Error()):
+				c.mistake(append(slices.Clone(path), "key_file"), "must be a private key in PEM without a password, got %q: %s", key, cause(err))
+			default:
 				c.mistake(append(slices.Clone(path), "cert_file"), "must be a certificate in PEM and belong to key_file, got %q: %s", certificate, cause(err))
 			}
 		})

@@ -1,6 +1,12 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -138,4 +144,51 @@ func TestLinkToNothingIsNotWritable(t *testing.T) {
 	require.ErrorContains(t, writable(filepath.Join(link, "below"), true), "is a link to something that does not exist")
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "none"), 0o700))
 	require.NoError(t, writable(link, true))
+}
+
+// Of a certificate and its key, the file is named that is wrong.
+func TestCertificateAndKey(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, blocks ...*pem.Block) string {
+		var text []byte
+		for _, block := range blocks {
+			text = append(text, pem.EncodeToMemory(block)...)
+		}
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, text, 0o600))
+		return path
+	}
+	pair := func() (certificate, key *pem.Block) {
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{SerialNumber: big.NewInt(1)}, private.Public(), private)
+		require.NoError(t, err)
+		pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+		require.NoError(t, err)
+		return &pem.Block{Type: "CERTIFICATE", Bytes: der}, &pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}
+	}
+	certificate, key := pair()
+	_, other := pair()
+	goodCertificate, goodKey := write("tls.crt", certificate), write("tls.key", key)
+	otherKey, spoilt, encrypted := write("other.key", other), write("spoilt", &pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")}), write("encrypted", &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})
+	nothing := write("nothing")
+	for _, test := range []struct{ name, certificate, key, want string }{
+		{"right", goodCertificate, goodKey, ""},
+		{"key of another one", goodCertificate, otherKey, `tls::cert_file must be a certificate in PEM and belong to key_file, got "` + goodCertificate + `": tls: private key does not match public key`},
+		{"no certificate", nothing, goodKey, `tls::cert_file must be a certificate in PEM and belong to key_file, got "` + nothing + `": tls: failed to find any PEM data in certificate input`},
+		{"the two exchanged", goodKey, goodCertificate, `tls::cert_file must be a certificate in PEM and belong to key_file, got "` + goodKey + `": tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched`},
+		{"no key", goodCertificate, nothing, `tls::key_file must be a private key in PEM without a password, got "` + nothing + `": tls: failed to find any PEM data in key input`},
+		{"certificate as key", goodCertificate, goodCertificate, `tls::key_file must be a private key in PEM without a password, got "` + goodCertificate + `": tls: found a certificate rather than a key in the PEM for the private key`},
+		{"spoilt key", goodCertificate, spoilt, `tls::key_file must be a private key in PEM without a password, got "` + spoilt + `": tls: failed to parse private key`},
+		{"encrypted key", goodCertificate, encrypted, `tls::key_file must be a private key in PEM without a password, got "` + encrypted + `": tls: failed to parse private key`},
+	} {
+		c := &checker{set: settings(), seen: map[string]bool{}}
+		c.active = []part{{[]string{"exporters", "prometheus"}, map[string]any{"tls": map[string]any{"cert_file": test.certificate, "key_file": test.key}}}}
+		c.certificates()
+		var want []string
+		if test.want != "" {
+			want = []string{"exporters::prometheus::" + test.want}
+		}
+		assert.Equal(t, want, c.mistakes, test.name)
+	}
 }
