@@ -24,12 +24,13 @@ func (t *Table) ListGroups(l List, now time.Time) {
 	}
 }
 
-// ListTopics does the same with topics.
+// ListTopics does the same with topics, and with what is known of their heads.
 func (t *Table) ListTopics(l List, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range l.gone(knownTopics(t, l.Cluster)) {
 		t.endTopic(t.topics[e.key], now)
+		t.heads.forgetTopic(e.key)
 	}
 }
 

@@ -132,6 +132,137 @@ func TestRecreatedTopic(t *testing.T) {
 	assert.Equal(t, []float64{15.75, 0}, s.TimeLags)
 }
 
+// readSince are heads that Burrow has read since a second, as the leading topic tells.
+func (f *followed) readSince(second, since int, offsets ...int64) error {
+	return f.table.SeeHeads(&Topic{Cluster: "c", Name: "t", Offsets: offsets, Received: at(second)}, Read{Since: at(since), Seen: true})
+}
+
+// A topic is recreated a minute after Karrot has first heard of it. Nothing of the old one is in the time lags from the moment at which
+// Karrot knows that Burrow has read the new heads.
+func TestRecreatedYoungTopic(t *testing.T) {
+	f := follow(t)
+	for second := 0; second <= 60; second += 5 {
+		head := int64(100 * second)
+		f.poll(second, read(burrow.StatusOK, second, []int64{head, head}, 0, 0))
+		require.NoError(t, f.readSince(second, second-1, head, head))
+	}
+	require.NoError(t, f.readSince(65, 64, 40, 3))
+	s := f.poll(66, read(burrow.StatusWarn, 65, []int64{10, 3}, 30, 0))
+	assert.Equal(t, []float64{1, 0}, s.TimeLags)
+	assert.True(t, s.AtLeast)
+	require.NoError(t, f.readSince(70, 69, 90, 5))
+	s = f.poll(71, read(burrow.StatusWarn, 70, []int64{50, 3}, 40, 2))
+	assert.Equal(t, []float64{4.95, 4.75}, s.TimeLags)
+	assert.False(t, s.AtLeast)
+	// Of the old topic nothing comes back.
+	n := notification("late", 1)
+	n.Group.Partitions = []burrow.PartitionStatus{{Topic: "t", Start: commit(4900, 40, 0), End: commit(5900, 59, 0), Status: burrow.StatusWarn}}
+	require.NoError(t, f.table.Update(n, at(72)))
+	assert.Equal(t, []headPoint{{40, at(65).UnixMilli()}, {90, at(70).UnixMilli()}}, pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0]))
+}
+
+// A group goes on to commit offsets of the topic that is no more, which lie above the heads of the new one. That they have no lag says nothing of
+// the head.
+func TestCommitsOfTheOldTopicAreNotItsHead(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{460}, 0))
+	for second := 1; second < 61; second += 10 {
+		f.heads(second, int64(50+5*second))
+		g := read(burrow.StatusOK, second, []int64{460}, 0)
+		g.Partitions[0].Start = commit(460, 0, 0)
+		s := f.poll(second+2, g)
+		if second > 11 {
+			assert.EqualValues(t, 1, s.Ahead, "second %d", second)
+			assert.InDelta(t, burrow.Unknown, s.MaxTimeLag, 0)
+		}
+	}
+	f.heads(61, 480)
+	s := f.poll(63, read(burrow.StatusOK, 61, []int64{460}, 20))
+	assert.Zero(t, s.Ahead)
+	assert.InDelta(t, 3.115, s.MaxTimeLag, 0.001)
+}
+
+// With min-distance Burrow gives a commit the time of an earlier one. When it saw it is true.
+func TestACommitWithAnOldTimeIsNotAhead(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{100}, 0))
+	for second := 1; second < 31; second += 5 {
+		require.NoError(t, f.readSince(second, second-1, int64(100+10*second)))
+	}
+	g := read(burrow.StatusOK, 18, []int64{370}, 0)
+	g.Partitions[0].End.ObservedAt = at(28).UnixMilli()
+	assert.Zero(t, f.poll(28, g).Ahead)
+}
+
+// Two Burrows answer in turn. One is behind the other by what was written between two readings.
+func TestHeadsOfTwoBurrowsAreNotAFall(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{0}, 0))
+	for second := 1; second <= 100; second++ {
+		// Each reads every ten seconds, and they are asked by chance.
+		readAt := second / 10 * 10
+		if second%3 == 0 {
+			readAt = (second+5)/10*10 - 5
+		}
+		require.NoError(t, f.readSince(second, second-1, int64(1000+10*readAt)))
+	}
+	points := pointsOf(&f.table.heads.topics[key{"c", "t"}].partitions[0])
+	assert.Equal(t, at(0).UnixMilli(), points[0].at, "%v", points)
+}
+
+// Burrow notices that a topic is gone. What comes with its name later is another one, also with fewer partitions.
+func TestTopicIsGoneAndComesBack(t *testing.T) {
+	for name, lists := range map[string]int{"two lists lacked it": 2, "one list lacked it": 1} {
+		t.Run(name, func(t *testing.T) {
+			f := follow(t)
+			for second := 0; second <= 60; second += 10 {
+				head := int64(100 * second)
+				f.poll(second, read(burrow.StatusOK, second, []int64{head, head, head}, 0, 0, 0))
+				f.heads(second, head, head, head)
+				f.table.ListTopics(listed(second, "t", "u"), at(second))
+				require.NoError(t, f.table.UpdateTopic(&Topic{Cluster: "c", Name: "u", Offsets: []int64{1}, Received: at(second)}))
+			}
+			for i := range lists {
+				f.table.ListTopics(listed(70+10*i, "u"), at(71+10*i))
+			}
+			f.heads(90, 50)
+			s := f.poll(92, read(burrow.StatusWarn, 91, []int64{20}, 30))
+			assert.Equal(t, []float64{1}, s.TimeLags)
+			assert.True(t, s.AtLeast)
+			assert.Equal(t, []int64{50}, f.table.topics[key{"c", "t"}].current.Offsets)
+			assert.Equal(t, 1, f.table.Histories())
+		})
+	}
+}
+
+// Karrot has seen nothing of it that a topic was gone. The groups have no partition any more that the heads lack.
+func TestTopicHasFewerPartitions(t *testing.T) {
+	f := follow(t)
+	three, one := []int64{6000, 6000, 6000}, []int64{20}
+	f.poll(0, read(burrow.StatusOK, 0, three, 0, 0, 0))
+	f.heads(0, three...)
+	topic := func(second int) error {
+		return f.table.UpdateTopic(&Topic{Cluster: "c", Name: "t", Offsets: []int64{int64(50 + second)}, Received: at(second)})
+	}
+	for second := 10; second <= 120; second += 10 {
+		f.poll(second, read(burrow.StatusOK, second, one, 30))
+		require.ErrorIs(t, topic(second), ErrUnmatched, "second %d", second)
+	}
+	f.poll(130, read(burrow.StatusOK, 130, one, 30))
+	require.NoError(t, topic(130))
+	assert.Equal(t, []int64{180}, f.table.topics[key{"c", "t"}].current.Offsets)
+	// Burrow has not read all heads: the groups still have the partitions.
+	f = follow(t)
+	for second := 0; second <= 300; second += 10 {
+		f.poll(second, read(burrow.StatusOK, second, three, 0, 0, 0))
+		if second == 0 {
+			f.heads(0, three...)
+			continue
+		}
+		require.ErrorIs(t, topic(second), ErrUnmatched)
+	}
+}
+
 // Burrow's heads are up to one offset-refresh old, so that a commit above the head is usual.
 func TestACommitAboveAnOldHeadIsNotAhead(t *testing.T) {
 	f := follow(t)

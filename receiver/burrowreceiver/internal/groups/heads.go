@@ -60,6 +60,25 @@ type topicHeads struct {
 	settled, waits, waitsSince int64
 	// moved is when it was seen last that Burrow has read them, or when the API told of them first.
 	moved int64
+	// fell is the last moment at which heads are known that have fallen since, because the topic was recreated; 0 if none has.
+	fell int64
+	// below is the lowest sum of the heads, and one more, since the API tells of some that are below what is known; 0 if none is.
+	below int64
+}
+
+// fellBefore is t.fell, unless the clock was put back since.
+func (t *topicHeads) fellBefore(now int64) int64 {
+	if t == nil || t.fell-now > tooLate {
+		return 0
+	}
+	return t.fell
+}
+
+// hasFallen keeps when a head was known last that has fallen.
+func (t *topicHeads) hasFallen(h *headHistory) {
+	if t != nil {
+		t.fell = h.fell
+	}
 }
 
 func newHeads(limits Limits) heads {
@@ -90,6 +109,8 @@ type headHistory struct {
 	// asked is the lowest offset of those that were lately asked for, and askedAt when it was, in unix seconds: the points around it are kept.
 	asked   int64
 	askedAt uint32
+	// fell is that of the topic.
+	fell int64
 }
 
 // headPoint says that the head had reached offset at that time. It may have done so up to one offset-refresh earlier.
@@ -135,6 +156,8 @@ func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64)
 	packed.open(history)
 	defer packed.close(history)
 	if !history.isFollowed(h.topic, now) {
+		history.fell = h.topic.fellBefore(now)
+		defer h.topic.hasFallen(history)
 		return history.observe(p, now)
 	}
 	if history.countAhead(s, p, h.topic) {
@@ -209,6 +232,15 @@ func (h *heads) expire(now time.Time) {
 	h.drop(func(history *packedHistory) bool { return history.seen <= limit })
 }
 
+// forgetTopic drops the histories of a topic that is no more. One that is made with the same name later is another one.
+func (h *heads) forgetTopic(k key) {
+	if topic := h.topics[k]; topic != nil {
+		h.count -= len(topic.partitions)
+		delete(h.topics, k)
+		h.last, h.topic = key{}, nil
+	}
+}
+
 func (h *heads) drop(unwanted func(*packedHistory) bool) {
 	h.last, h.topic = key{}, nil
 	for k, topic := range h.topics {
@@ -239,13 +271,24 @@ func (h *headHistory) isFollowed(t *topicHeads, now int64) bool {
 	return h.followed
 }
 
+// isAbove says whether a higher head is known than one that the API tells.
+func (h *headHistory) isAbove(p headPoint) bool {
+	return len(h.points) > 0 && h.newest().offset > p.offset
+}
+
 // newest is the point that the API told last. There is one if the history is followed.
 func (h *headHistory) newest() headPoint { return h.points[len(h.points)-1] }
 
 // isBehind says whether the head lies below the newest commit, though Burrow has read it since: Burrow's heads are up to one offset-refresh
-// old, and commits are not. read is a moment since which it has read it.
+// old, and commits are not. read is a moment since which it has read it. A group that goes on to commit the offsets of a topic that is no more
+// has done so for as long as its oldest commit is old.
 func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
-	return p.End.Known() && p.End.Offset > h.newest().offset && p.End.Timestamp > 0 && p.End.Timestamp+clockDifference < read
+	return h.isBelow(&p.End, read) || p.Start.Known() && p.Start.Offset <= p.End.Offset && h.isBelow(&p.Start, read)
+}
+
+// isBelow says so of one commit. With min-distance Burrow gives one the time of an earlier one, so that it counts when it saw it.
+func (h *headHistory) isBelow(c *burrow.Commit, read int64) bool {
+	return c.Known() && c.Offset > h.newest().offset && c.Timestamp > 0 && max(c.Timestamp, c.ObservedAt)+clockDifference < read
 }
 
 // countAhead counts a partition whose head is followed in s.Ahead, if its commit is ahead of the head.
@@ -278,6 +321,7 @@ func (h *headHistory) forget(now int64) {
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
 func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
 	h.forget(now)
+	h.compare(p, now)
 	h.commit(p.Start, now)
 	if !p.End.Known() {
 		return noTimeLag
@@ -285,8 +329,8 @@ func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
 	h.head(p.End.Offset, p.CurrentLag, now)
 	// Last, so that no other one takes its place: it is what is asked for.
 	h.commit(p.End, now)
-	if p.CurrentLag != 0 {
-		h.told, h.toldAt = p.End.Offset+p.CurrentLag, unixSeconds(now)
+	if told, ok := headOf(p.End, p.CurrentLag); ok {
+		h.told, h.toldAt = told, unixSeconds(now)
 	}
 	// The heads here are up to one offset-refresh older than their moments, which is more than the age of the evaluation.
 	return h.judge(p, now, now)
@@ -333,10 +377,55 @@ func asOf(p *burrow.PartitionStatus, now int64) int64 {
 	return now
 }
 
+// headOf is the head that Burrow compared a commit with. It is not known of one without lag: that can lie above the head that Burrow had.
+func headOf(c burrow.Commit, lag int64) (head int64, ok bool) {
+	if !c.Known() || lag <= 0 || lag > math.MaxInt64-c.Offset {
+		return 0, false
+	}
+	return c.Offset + lag, true
+}
+
+// compare finds out whether the head has fallen: the one that an evaluation tells is below one that Burrow had before, or below a commit that
+// is older than any head can be. What one evaluation tells is of one Burrow. Another evaluation can have been kept, or be of another Burrow.
+func (h *headHistory) compare(p *burrow.PartitionStatus, now int64) {
+	told, ok := headOf(p.End, p.CurrentLag)
+	if !ok {
+		return
+	}
+	for _, c := range []burrow.Commit{p.Start, p.End} {
+		at := max(c.Timestamp, c.ObservedAt)
+		head, ok := headOf(c, c.Lag)
+		if !ok && c.Known() && now-at > maxRefresh+maxCached {
+			head, ok = c.Offset, true
+		}
+		if ok && head > told {
+			h.fall(told, min(at, now-1))
+		}
+	}
+	if toldAt := 1000 * int64(h.toldAt); h.told > told && now-toldAt >= maxRefresh {
+		h.fall(told, toldAt)
+	}
+}
+
+// fall forgets the topic that was there until a moment, because it was recreated: the head is at offset now.
+func (h *headHistory) fall(offset, until int64) {
+	h.fell = max(h.fell, until)
+	if slices.ContainsFunc(h.points, func(p headPoint) bool { return p.at <= until && p.offset > offset }) {
+		h.points = slices.DeleteFunc(h.points, func(p headPoint) bool { return p.at <= until || p.offset > offset })
+	}
+	if h.told > offset {
+		h.told, h.toldAt = 0, 0
+	}
+}
+
 // see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
 // again, which it has since the moment read, or if nothing has moved for so long that it must have.
-func (h *headHistory) see(p headPoint, t *topicHeads, read int64) {
+// again says that it is told of other heads that are below what is known, for the second time.
+func (h *headHistory) see(p headPoint, t *topicHeads, read int64, again bool) {
 	h.forget(p.at)
+	if h.fallen(p, t.read) || again && h.isAbove(p) && h.newest().at <= t.read {
+		h.fall(p.offset, h.newest().at)
+	}
 	if h.followed && len(h.points) > 0 && p.offset == h.newest().offset && read < h.newest().at && p.at-t.moved < maxRefresh {
 		return
 	}
@@ -344,12 +433,16 @@ func (h *headHistory) see(p headPoint, t *topicHeads, read int64) {
 	h.followed = true
 }
 
-// fallen says whether a head is below one that was seen so long ago that its age does not explain it.
-func (h *headHistory) fallen(p headPoint) bool {
+// fallen says whether a head is below one that was seen so long ago that its age does not explain it, or since which Burrow has read it.
+// Where several Burrows answer in turn, one is behind another by what was written between two readings, which tells nothing.
+func (h *headHistory) fallen(p headPoint, read int64) bool {
 	for i := range h.points {
-		if h.points[i].offset > p.offset {
-			return p.at-h.points[i].at > tooLate
+		first := &h.points[i]
+		if first.offset <= p.offset {
+			continue
 		}
+		age := p.at - first.at
+		return age > tooLate || first.at <= read && (first.offset < h.newest().offset || age > maxRefresh)
 	}
 	return false
 }
@@ -376,28 +469,41 @@ func (h *headHistory) head(offset, lag, at int64) {
 // add keeps the points in order. When an older point is higher than a newer one, the newer is a head that was old
 // when Burrow used it, and tells nothing. If it is too late for that, the head has fallen, and the older point is
 // of a topic that is no more.
+//
+// What was seen before a topic was recreated tells nothing, and for some time it is the other way round: the higher one is that which tells
+// nothing. Burrow does not notice at once, and compares commits with the head of the old topic, or commits of the old topic with the new head.
 func (h *headHistory) add(p headPoint) {
+	if h.fell > 0 && p.at <= h.fell {
+		return
+	}
 	i := len(h.points) // where p belongs
 	for i > 0 && h.points[i-1].at > p.at {
 		i--
 	}
 	j := i // the points from i to j are newer and lower
 	for j < len(h.points) && h.points[j].offset < p.offset {
-		if h.points[j].at-p.at > tooLate {
+		if h.points[j].at-p.at > tooLate || h.hasJustFallen(p.at) {
 			return
 		}
 		j++
 	}
 	if i > 0 && h.points[i-1].offset > p.offset {
-		k := i
-		for k > 0 && p.at-h.points[k-1].at <= tooLate {
-			k--
+		k := i // the points from k to i are older, and higher or not old enough
+		if h.hasJustFallen(h.points[i-1].at) {
+			for k > 0 && h.points[k-1].offset > p.offset {
+				k--
+			}
+		} else {
+			for k > 0 && p.at-h.points[k-1].at <= tooLate {
+				k--
+			}
+			if k == 0 || h.points[k-1].offset <= p.offset {
+				return
+			}
+			h.fell, k = max(h.fell, h.points[i-1].at), 0
 		}
-		if k == 0 || h.points[k-1].offset <= p.offset {
-			return
-		}
-		h.points = slices.Delete(h.points, 0, i)
-		i, j = 0, j-i
+		h.points = slices.Delete(h.points, k, i)
+		i, j = k, j-(i-k)
 	}
 	stood := i > 0 && i < j && h.points[i].offset == h.points[i-1].offset
 	h.points = slices.Delete(h.points, i, j)
@@ -412,6 +518,9 @@ func (h *headHistory) add(p headPoint) {
 	}
 	h.insert(i, p)
 }
+
+// hasJustFallen says whether a moment is one of the first in which the topic is another one.
+func (h *headHistory) hasJustFallen(at int64) bool { return h.fell > 0 && at-h.fell <= tooLate }
 
 // insert puts p where it belongs. Of a stretch in which the head stands still, the two ends are kept.
 func (h *headHistory) insert(i int, p headPoint) {

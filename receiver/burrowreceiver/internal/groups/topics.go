@@ -37,13 +37,17 @@ func (t *Table) UpdateTopic(topic *Topic) error {
 			return nil
 		}
 		held, offsets = e.current.places(), len(e.current.Offsets)
-		// A topic never loses a partition, unless it is recreated, and then this state expires.
-		if len(topic.Offsets) < offsets {
+		// A topic loses partitions only when it is recreated: Burrow did not list it meanwhile, or goes on to tell of fewer, and so do the groups.
+		switch {
+		case len(topic.Offsets) >= offsets:
+		case !e.absent.IsZero():
+			t.heads.forgetTopic(k)
+		case topic.Received.Sub(e.current.Received) <= maxHeadAge:
 			return ErrUnmatched
 		}
 	}
 	heads := t.heads.topics[k]
-	if !t.matches(heads, topic, len(topic.Offsets) == offsets) {
+	if !t.matches(heads, topic, len(topic.Offsets) == offsets, Read{}) {
 		return ErrUnmatched
 	}
 	if now := topic.places(); now > held && t.headPlaces-held+now > t.limits.MaxPartitions {
@@ -85,7 +89,7 @@ func (t *Table) SeeHeads(topic *Topic, read Read) error {
 		held = len(e.current.Offsets)
 	}
 	heads := t.heads.topics[k]
-	if len(topic.Offsets) < held || !t.matches(heads, topic, len(topic.Offsets) == held) {
+	if len(topic.Offsets) < held || !t.matches(heads, topic, len(topic.Offsets) == held, read) {
 		return ErrUnmatched
 	}
 	t.heads.see(heads, topic, read)
@@ -99,7 +103,7 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 		return
 	}
 	if t.polled-at > tooLate {
-		t.polled, t.read, t.moved = 0, 0, 0 // the clock was put back
+		t.polled, t.read, t.moved, t.fell, t.below = 0, 0, 0, 0, 0 // the clock was put back
 	}
 	if at < t.polled {
 		return
@@ -108,6 +112,7 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 		for number, offset := range topic.Offsets {
 			if packed := t.partitions.get(int32(number)); packed != nil && offset != burrow.Unknown {
 				packed.open(&h.working)
+				h.working.fell = t.fell
 				visit(packed, headPoint{offset, at})
 			}
 		}
@@ -118,37 +123,66 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 	if read.Seen {
 		t.read, t.moved = max(t.read, read.Since.UnixMilli()), at
 	}
-	history := &h.working
+	history, above := &h.working, false
 	each(func(_ *packedHistory, p headPoint) {
+		above = above || history.isAbove(p)
 		// Burrow reads all heads at once, so if one is another, it has read all since it was asked before. One that is only lower than the
 		// newest point is none: a commit has proved that point, and Burrow does not tell of it yet.
-		if history.followed && len(history.points) > 0 && (p.offset > history.newest().offset || history.fallen(p)) {
+		if history.followed && len(history.points) > 0 && (p.offset > history.newest().offset || history.fallen(p, t.read)) {
 			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
+	again := t.isBelow(above, topic.Offsets)
+	if again {
+		t.read = max(t.read, t.polled)
+	}
 	since := t.read
 	if !read.Since.IsZero() {
 		since = max(since, read.Since.UnixMilli())
 	}
 	each(func(packed *packedHistory, p headPoint) {
-		history.see(p, t, since)
+		history.see(p, t, since, again)
 		packed.close(history)
+		t.fell = history.fell
 	})
 	t.polled = at
 	t.settle(at)
 }
 
+// isBelow notes whether higher heads are known than some of those that the API tells. Of several Burrows that answer in turn one is behind, and
+// what it reads next is not below what another one has read before. So it says whether that was so before, and Burrow has read the heads since.
+func (t *topicHeads) isBelow(above bool, offsets []int64) (again bool) {
+	sum := int64(1)
+	for _, offset := range offsets {
+		sum += offset
+	}
+	before := t.below
+	switch {
+	case !above:
+		t.below = 0
+		return false
+	case before == 0 || sum < before:
+		t.below = sum
+		return false
+	}
+	return sum > before
+}
+
 // matches says whether the offsets can be those of the partitions that groups were seen to read: there are enough of them,
 // and none is below a head of which Burrow told a short time ago. One of which it told long ago is that of a topic that was recreated, and so
-// is one that has fallen below all that it was, if the API told of as many before.
-func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool) bool {
+// is one that has fallen below all that it was, if the API told of as many before. A partition of which no group told lately can be gone.
+func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool, read Read) bool {
 	if heads == nil {
 		return true
 	}
-	asked := topic.Received.UnixMilli()
+	asked, since := topic.Received.UnixMilli(), heads.read
+	if read.Seen {
+		since = max(since, read.Since.UnixMilli())
+	}
+	lately := min(maxHeadAge, t.limits.ExpireAfter).Milliseconds()
 	for i := range heads.partitions {
 		history := &heads.partitions[i]
-		if asked-1000*int64(history.seen) >= t.limits.ExpireAfter.Milliseconds() {
+		if asked-1000*int64(history.seen) >= lately {
 			continue
 		}
 		if int(history.number) >= len(topic.Offsets) {
@@ -159,7 +193,7 @@ func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool) bool {
 			continue
 		}
 		history.open(&t.heads.working)
-		if !asMany || !t.heads.working.fallen(headPoint{offset, asked}) {
+		if !asMany || !t.heads.working.fallen(headPoint{offset, asked}, since) {
 			return false
 		}
 	}
