@@ -41,6 +41,14 @@ type simAnswer struct {
 
 const simWhole = -1
 
+// appendTo adds an answer to others, unless there is no truth to hold it against.
+func (a *simAnswer) appendTo(answers []simAnswer) []simAnswer {
+	if a.truth == burrow.Unknown {
+		return answers
+	}
+	return append(answers, *a)
+}
+
 // simRun is what one run gives.
 type simRun struct {
 	// fresh are the receiver's answers when it gave them, standing are those that stood on the page each second.
@@ -147,7 +155,7 @@ func (s *simulation) play(length int) {
 	}
 	const step = 50
 	for ; s.now < int64(length)*1000; s.now += step {
-		if at := s.scenario.recreated; at > 0 && s.now == int64(at)*1000 {
+		if at := int(s.now / 1000); s.now%1000 == 0 && s.scenario.recreated != nil && s.scenario.recreated(at) {
 			s.recreate(at+5, length)
 		}
 		if due(&refreshAt, s.now, s.settings.refresh) {
@@ -182,9 +190,11 @@ func (s *simulation) recreate(from, length int) {
 	s.topic++
 	for p, c := range s.consumers {
 		c.log = writeLog(s.random, s.scenario, p, from, length)
-		c.position, s.committed[p] = 0, 0
+		c.position, s.committed[p] = 0, burrow.Unknown
 		s.lowest[p] = math.MaxInt64
-		s.burrow.forget(p)
+		if !s.scenario.unnoticed {
+			s.burrow.forget(p)
+		}
 	}
 }
 
@@ -212,12 +222,15 @@ func (s *simulation) consume(step int64) {
 
 func (s *simulation) seconds() float64 { return float64(s.now) / 1000 }
 
-// truth of a partition, or of the worst for simWhole.
+// truth of a partition, or of the worst for simWhole; burrow.Unknown if there is no commit.
 func (s *simulation) truth(partition int) float64 {
 	if partition != simWhole {
+		if s.committed[partition] == burrow.Unknown {
+			return burrow.Unknown
+		}
 		return s.consumers[partition].log.lag(s.committed[partition], s.now)
 	}
-	worst := 0.0
+	worst := float64(burrow.Unknown)
 	for p := range s.consumers {
 		worst = max(worst, s.truth(p))
 	}
@@ -232,18 +245,18 @@ func (s *simulation) askKafka() {
 	for p, c := range s.consumers {
 		a := simAnswer{at: s.seconds(), partition: p, truth: s.truth(p)}
 		head := c.log.head(s.now)
-		lag, ok := s.exporters[p].poll(s.now, head, s.committed[p])
+		lag, ok := s.exporters[p].poll(s.now, head, max(0, s.committed[p]))
 		a.answer, a.absent = lag, !ok
 		worst.answer = max(worst.answer, lag)
 		worst.absent = worst.absent || !ok
-		s.run.exporter = append(s.run.exporter, a)
-		total, committed = total+head-s.committed[p], committed+s.committed[p]
+		s.run.exporter = a.appendTo(s.run.exporter)
+		total, committed = total+head-max(0, s.committed[p]), committed+max(0, s.committed[p])
 	}
 	s.exported = worst
-	s.run.exporter = append(s.run.exporter, worst)
+	s.run.exporter = worst.appendTo(s.run.exporter)
 	lag, ok := s.quotient.poll(s.now, total, committed)
 	quotient.answer, quotient.absent = lag, !ok
-	s.run.quotient = append(s.run.quotient, quotient)
+	s.run.quotient = quotient.appendTo(s.run.quotient)
 }
 
 // waitUntilNow brings the receiver's clock to where the simulation is.
@@ -363,7 +376,10 @@ func (s *simulation) onPage(partition int) simAnswer {
 	return a
 }
 
-func (s *simulation) answered(partition int) { s.run.fresh = append(s.run.fresh, s.onPage(partition)) }
+func (s *simulation) answered(partition int) {
+	a := s.onPage(partition)
+	s.run.fresh = a.appendTo(s.run.fresh)
+}
 
 // look notes what stands on the page, and what the other method said last.
 func (s *simulation) look() {
@@ -372,8 +388,8 @@ func (s *simulation) look() {
 		return
 	}
 	standing := s.onPage(simWhole)
-	s.run.standing = append(s.run.standing, standing)
+	s.run.standing = standing.appendTo(s.run.standing)
 	other := s.exported
 	other.at, other.truth = standing.at, standing.truth
-	s.run.exporterStanding = append(s.run.exporterStanding, other)
+	s.run.exporterStanding = other.appendTo(s.run.exporterStanding)
 }
