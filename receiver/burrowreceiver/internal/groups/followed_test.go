@@ -176,10 +176,48 @@ func TestCommitsOfTheOldTopicAreNotItsHead(t *testing.T) {
 			assert.InDelta(t, burrow.Unknown, s.MaxTimeLag, 0)
 		}
 	}
+	// It reads the new topic.
+	g := read(burrow.StatusRewind, 59, []int64{300}, 5)
+	g.Partitions[0].Start = commit(460, 0, 0)
+	assert.Zero(t, f.poll(60, g).Ahead)
 	f.heads(61, 480)
 	s := f.poll(63, read(burrow.StatusOK, 61, []int64{460}, 20))
 	assert.Zero(t, s.Ahead)
 	assert.InDelta(t, 3.115, s.MaxTimeLag, 0.001)
+}
+
+// What another group's window has of the old topic is no part of the new one.
+func TestHeadsOfTheOldTopicDoNotComeBack(t *testing.T) {
+	table := New(limits)
+	send := func(group string, second int, start, end burrow.Commit, lag int64) *State {
+		n := &burrow.Notification{Group: burrow.GroupStatus{Cluster: "c", Group: group, Partitions: []burrow.PartitionStatus{
+			{Topic: "t", Status: burrow.StatusWarn, Start: start, End: end, CurrentLag: lag},
+		}}}
+		require.NoError(t, table.Update(n, at(second)))
+		return table.groups[key{"c", group}].current
+	}
+	send("a", 62, none, commit(4900, 60, 100), 100)
+	send("a", 125, none, commit(30, 120, 20), 25)
+	s := send("b", 130, commit(5, 20, 10), commit(40, 121, 12), 20)
+	assert.Equal(t, []float64{10}, s.TimeLags)
+	assert.True(t, s.AtLeast)
+}
+
+// Heads are below what is known twice in a row, and each time it is another partition, of which a commit has proved more than Burrow has read.
+func TestAProvedHeadIsNotAFall(t *testing.T) {
+	f := follow(t)
+	prove := func(partition int32, offset int64, second int) {
+		n := notification("other", 1)
+		n.Group.Partitions = []burrow.PartitionStatus{{Topic: "t", Partition: partition, Status: burrow.StatusWarn, Start: none, End: commit(offset, second, 0)}}
+		require.NoError(t, f.table.Update(n, at(second+1)))
+	}
+	prove(0, 6000, 62)
+	f.heads(65, 5990, 850)
+	prove(1, 900, 67)
+	f.heads(70, 6100, 880)
+	partitions := f.table.heads.topics[key{"c", "t"}].partitions
+	assert.Equal(t, []headPoint{{900, at(67).UnixMilli()}, {900, at(68).UnixMilli()}}, pointsOf(&partitions[1]))
+	assert.Zero(t, f.table.heads.topics[key{"c", "t"}].fell)
 }
 
 // With min-distance Burrow gives a commit the time of an earlier one. When it saw it is true.
