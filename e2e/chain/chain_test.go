@@ -91,14 +91,12 @@ func (c *chain) query(t testing.TB, query string) []prom.Series {
 type group struct {
 	*chain
 	name string
-	// timeLags says whether its time lags are compared with the truth.
-	timeLags bool
 	// within is the limit of the median error of its time lags, in seconds.
 	within float64
 }
 
 func (c *chain) group(name string) *group {
-	g := &group{chain: c, name: name, timeLags: true, within: 1}
+	g := &group{chain: c, name: name, within: 1}
 	c.groups.add(g)
 	return g
 }
@@ -367,9 +365,9 @@ func (g *group) errorsOf(t testing.TB) (e deviations) {
 
 // wrong is the distance of a time lag to the nearest that was true in the time that Burrow's answer can be old.
 func (g *group) wrong(at time.Time, value float64) float64 {
-	const old, step = (expireCache + offsetRefresh + scrapeEvery + 1) * time.Second, 250 * time.Millisecond
+	const step = 250 * time.Millisecond
 	smallest, largest := math.Inf(1), math.Inf(-1)
-	for age := time.Duration(0); age <= old; age += step {
+	for age := time.Duration(0); age <= g.pace.oldest(); age += step {
 		if want, ok := g.truth.timeLag(g.name, at.Add(-age)); ok {
 			smallest, largest = min(smallest, want.Seconds()), max(largest, want.Seconds())
 		}
@@ -402,9 +400,6 @@ func (c *chain) timeLagTable(t testing.TB) string {
 	groups := c.groups.all()
 	slices.SortFunc(groups, func(a, b *group) int { return strings.Compare(a.name, b.name) })
 	for _, g := range groups {
-		if !g.timeLags {
-			continue
-		}
 		e := g.errorsOf(t)
 		fmt.Fprintf(w, "%s\t", g.name)
 		for i, differences := range [][]float64{e.standing, e.fresh, e.wrong} {

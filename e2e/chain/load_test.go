@@ -334,6 +334,20 @@ func (c *chain) deleteGroup(t testing.TB, group string) {
 	c.truth.forgetGroup(group)
 }
 
+// untilForgotten waits until Kafka has deleted the commits of a topic that was deleted.
+func (c *chain) untilForgotten(t testing.TB, group, topic string) {
+	t.Helper()
+	run.Until(t, startTime, "the commits of "+group+" are forgotten", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		offsets, err := c.admin.FetchOffsets(ctx, group)
+		if err == nil && len(offsets[topic]) > 0 {
+			err = fmt.Errorf("%s has commits", group)
+		}
+		return err
+	})
+}
+
 func (c *chain) deleteTopic(t testing.TB, topic string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

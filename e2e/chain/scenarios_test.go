@@ -350,7 +350,6 @@ func groupDeleted(t *testing.T, c *chain) {
 // topicRecreated has a topic that is deleted and made again, and begins at offset 0 again, beside one that stays.
 func topicRecreated(t *testing.T, c *chain) {
 	g := c.group("recreated")
-	g.timeLags = false // The records of the first topic are not those of the second.
 	c.createTopic(t, "recreated.stays", 1, nil)
 	c.createTopic(t, "recreated.gone", 4, nil)
 	c.produce(t, "recreated.stays", 1, rate, 1)
@@ -431,9 +430,6 @@ func checkTimeLags(t *testing.T, c *chain) {
 	t.Logf("in seconds, what was in Prometheus less the truth from Kafka: at each scrape, where it had changed, and how far\n"+
 		"that was from everything that was true in the time that Burrow's answer may have been old\n%s", c.timeLagTable(t))
 	for _, g := range c.groups.all() {
-		if !g.timeLags {
-			continue
-		}
 		e := g.errorsOf(t)
 		if _, median, p95, _ := spread(e.wrong); len(e.wrong) > 0 && (median > g.within || p95 > 5) {
 			t.Errorf("time lag of %s: median error %.1f s, p95 %.1f s", g.name, median, p95)

@@ -3,6 +3,7 @@
 package chain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -44,6 +45,14 @@ const (
 
 // pace is how fast a chain goes, in seconds. Where it is 0, Burrow does as the shipped configuration says.
 type pace struct{ offsetRefresh, topicRefresh, expireCache, minDistance, notifyEvery, pollEvery int }
+
+// Burrow's settings as they are shipped, in seconds.
+const shippedOffsetRefresh, shippedExpireCache = 5, 1
+
+// oldest is how old what Burrow tells can be when it is scraped.
+func (p pace) oldest() time.Duration {
+	return time.Duration(cmp.Or(p.expireCache, shippedExpireCache)+cmp.Or(p.offsetRefresh, shippedOffsetRefresh)+scrapeEvery+1) * time.Second
+}
 
 var quick = pace{offsetRefresh, topicRefresh, expireCache, minDistance, notifyEvery, pollEvery}
 
@@ -427,6 +436,11 @@ func TestBurrowConfig(t *testing.T) {
 		}
 		if strings.Contains(config, placeholder) {
 			t.Errorf("the test's burrow.toml still has %s", placeholder)
+		}
+	}
+	for key, value := range map[string]int{"offset-refresh": shippedOffsetRefresh, "expire-cache": shippedExpireCache} {
+		if line := fmt.Sprintf("\n%s=%d\n", key, value); !strings.Contains(string(shipped), line) {
+			t.Errorf("the shipped burrow.toml has no %s", strings.TrimSpace(line))
 		}
 	}
 	// What the test takes for given and does not set.

@@ -109,6 +109,33 @@ var lagScenarios = []struct {
 		member.set(follow)
 		return g
 	}},
+	{"recreated", "the topic is deleted, and recreated at once, twice; committed 15 s after it was read", func(t *testing.T, c *chain) *group {
+		t.Helper()
+		return c.recreatedGroup(t, "lag-recreated", []time.Duration{70 * time.Second, 150 * time.Second}, 0, 2, 2)
+	}},
+	{"fewer", "the topic is deleted, and recreated after 20 s with a third of its partitions; committed 15 s after it was read", func(t *testing.T, c *chain) *group {
+		t.Helper()
+		return c.recreatedGroup(t, "lag-fewer", []time.Duration{70 * time.Second}, 20*time.Second, 3, 1)
+	}},
+}
+
+// recreatedGroup is a group whose topic is recreated at some moments, and is not there for some time before.
+func (c *chain) recreatedGroup(t *testing.T, name string, moments []time.Duration, away time.Duration, partitions, after int32) *group {
+	t.Helper()
+	c.createTopic(t, name, partitions, nil)
+	p, member := c.load(t, name, partitions, evenly), c.consume(t, name, commitEvery, behind(15), name)
+	for _, moment := range moments {
+		c.at(t, moment)
+		p.stop()
+		member.stop()
+		c.deleteTopic(t, name)
+		rests(t, away)
+		c.createTopic(t, name, after, nil)
+		p = c.load(t, name, after, evenly)
+		c.untilForgotten(t, name, name)
+		member = c.consume(t, name, commitEvery, behind(15), name)
+	}
+	return c.group(name)
 }
 
 func evenly(_, second int) int { return unevenLoad(second) }

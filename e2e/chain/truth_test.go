@@ -17,13 +17,26 @@ type truth struct {
 	admin  *kadm.Client
 	reader *kgo.Client
 
-	mu      sync.Mutex
-	topics  map[string]bool
-	groups  map[string]bool
-	heads   map[partitionKey]history
+	mu sync.Mutex
+	// topics are those that are there.
+	topics map[string]bool
+	// made is when a topic was created, and each time that it was recreated.
+	made   map[string][]time.Time
+	groups map[string]bool
+	heads  map[partitionKey]history
+	// commits are forgotten where there is none, as when Kafka deletes them along with the topic.
 	commits map[string]map[partitionKey]history
-	records map[partitionKey][]record
+	records map[makingKey][]record
 }
+
+// makingKey is a partition of a topic, and how often that had been made: what is recreated begins at offset 0 again.
+type makingKey struct {
+	partitionKey
+	makings int
+}
+
+// forgotten stands for a commit that is none.
+const forgotten = -1
 
 // record is one that a consumer can read: not a marker of a transaction, not aborted, not compacted away before it was read.
 type record struct {
@@ -65,10 +78,11 @@ func startTruth(t *testing.T, address string) *truth {
 		admin:   newAdmin(t, address),
 		reader:  newClient(t, address, kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(time.Second)),
 		topics:  map[string]bool{},
+		made:    map[string][]time.Time{},
 		groups:  map[string]bool{},
 		heads:   map[partitionKey]history{},
 		commits: map[string]map[partitionKey]history{},
-		records: map[partitionKey][]record{},
+		records: map[makingKey][]record{},
 	}
 	t.Cleanup(tr.reader.Close)
 	begin(t, func(ctx context.Context) { every(ctx, 500*time.Millisecond, func() { tr.look(ctx) }) })
@@ -83,27 +97,22 @@ func (tr *truth) follow(t testing.TB, topic string, partitions int32) {
 	for partition := range partitions {
 		assigned[partition] = kgo.NewOffset().AtStart()
 	}
-	tr.reader.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: assigned})
 	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	tr.topics[topic] = true
+	tr.topics[topic], tr.made[topic] = true, append(tr.made[topic], time.Now())
+	tr.mu.Unlock()
+	tr.reader.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: assigned})
 }
 
+// forgetTopic notes that a topic is deleted, and with it all commits.
 func (tr *truth) forgetTopic(topic string) {
 	tr.reader.PurgeTopicsFromConsuming(topic)
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	delete(tr.topics, topic)
-	for p := range tr.heads {
-		if p.topic == topic {
-			delete(tr.heads, p)
-			delete(tr.records, p)
-		}
-	}
 	for _, partitions := range tr.commits {
-		for p := range partitions {
+		for p, commits := range partitions {
 			if p.topic == topic {
-				delete(partitions, p)
+				partitions[p] = commits.add(time.Now(), forgotten)
 			}
 		}
 	}
@@ -125,8 +134,10 @@ func (tr *truth) forgetGroup(group string) {
 func (tr *truth) look(ctx context.Context) {
 	tr.mu.Lock()
 	var topics, groups []string
+	makings := map[string]int{}
 	for topic := range tr.topics {
 		topics = append(topics, topic)
+		makings[topic] = len(tr.made[topic])
 	}
 	for group := range tr.groups {
 		groups = append(groups, group)
@@ -147,8 +158,10 @@ func (tr *truth) look(ctx context.Context) {
 
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
+	// An answer can be about a topic that was deleted meanwhile.
+	same := func(topic string) bool { return tr.topics[topic] && makings[topic] == len(tr.made[topic]) }
 	heads.Each(func(o kadm.ListedOffset) {
-		if o.Err == nil && tr.topics[o.Topic] {
+		if o.Err == nil && same(o.Topic) {
 			p := partitionKey{o.Topic, o.Partition}
 			tr.heads[p] = tr.heads[p].add(headsAt, o.Offset)
 		}
@@ -160,12 +173,20 @@ func (tr *truth) look(ctx context.Context) {
 		if tr.commits[group] == nil {
 			tr.commits[group] = map[partitionKey]history{}
 		}
+		now := map[partitionKey]int64{}
 		response.Fetched.Each(func(o kadm.OffsetResponse) {
-			if o.Err == nil && o.At >= 0 && tr.topics[o.Topic] {
-				p := partitionKey{o.Topic, o.Partition}
-				tr.commits[group][p] = tr.commits[group][p].add(commitsAt, o.At)
+			if o.Err == nil && o.At >= 0 && same(o.Topic) {
+				now[partitionKey{o.Topic, o.Partition}] = o.At
 			}
 		})
+		for p := range tr.commits[group] {
+			if _, found := now[p]; !found && same(p.topic) {
+				now[p] = forgotten
+			}
+		}
+		for p, offset := range now {
+			tr.commits[group][p] = tr.commits[group][p].add(commitsAt, offset)
+		}
 	}
 }
 
@@ -174,7 +195,7 @@ func (tr *truth) read(ctx context.Context) {
 		fetches := tr.reader.PollFetches(ctx)
 		tr.mu.Lock()
 		fetches.EachRecord(func(r *kgo.Record) {
-			p := partitionKey{r.Topic, r.Partition}
+			p := makingKey{partitionKey{r.Topic, r.Partition}, tr.makings(r.Topic, r.Timestamp)}
 			if known := tr.records[p]; len(known) > 0 && known[len(known)-1].offset >= r.Offset {
 				return
 			}
@@ -182,6 +203,12 @@ func (tr *truth) read(ctx context.Context) {
 		})
 		tr.mu.Unlock()
 	}
+}
+
+// makings is how often a topic had been made at a moment.
+func (tr *truth) makings(topic string, at time.Time) int {
+	made := tr.made[topic]
+	return sort.Search(len(made), func(i int) bool { return made[i].After(at) })
 }
 
 // lag is what the total lag of a group can have been at some moment between from and to, heads and commits each taken
@@ -202,7 +229,7 @@ func (tr *truth) lag(group string, from, to time.Time) (smallest, largest int64,
 func (tr *truth) partitionLag(p partitionKey, commits history, from, to time.Time) (smallest, largest int64, ok bool) {
 	firstHead, lastHead, headOK := tr.heads[p].in(from, to)
 	firstCommit, lastCommit, commitOK := commits.in(from, to)
-	return max(0, firstHead-lastCommit), max(0, lastHead-firstCommit), headOK && commitOK
+	return max(0, firstHead-lastCommit), max(0, lastHead-firstCommit), headOK && commitOK && firstCommit != forgotten
 }
 
 // now is the last commit and the head of each partition of a group.
@@ -211,14 +238,15 @@ func (tr *truth) now(group string) map[partitionKey][2]int64 {
 	defer tr.mu.Unlock()
 	result := map[partitionKey][2]int64{}
 	for p, commits := range tr.commits[group] {
-		if heads := tr.heads[p]; len(heads) > 0 {
-			result[p] = [2]int64{commits[len(commits)-1].value, heads[len(heads)-1].value}
+		if heads, committed := tr.heads[p], commits[len(commits)-1].value; len(heads) > 0 && committed != forgotten {
+			result[p] = [2]int64{committed, heads[len(heads)-1].value}
 		}
 	}
 	return result
 }
 
-// timeLag is how long, at a moment, the oldest record that a group had not committed had been written: 0 without one.
+// timeLag is how long, at a moment, the oldest record that a group had not committed had been written: 0 without one. Partitions without a
+// commit, and those of which the commit lies above the head, have none.
 func (tr *truth) timeLag(group string, at time.Time) (lag time.Duration, ok bool) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -227,9 +255,15 @@ func (tr *truth) timeLag(group string, at time.Time) (lag time.Duration, ok bool
 		if i == 0 {
 			return 0, false
 		}
+		committed := commits[i-1].value
+		// Heads and commits are not read at the same moment.
+		_, head, known := tr.heads[p].in(at.Add(-time.Second), at.Add(time.Second))
+		if committed == forgotten || known && committed > head {
+			continue
+		}
 		ok = true
-		records := tr.records[p]
-		next := sort.Search(len(records), func(n int) bool { return records[n].offset >= commits[i-1].value })
+		records := tr.records[makingKey{p, tr.makings(p.topic, at)}]
+		next := sort.Search(len(records), func(n int) bool { return records[n].offset >= committed })
 		if next < len(records) && records[next].written.Before(at) {
 			lag = max(lag, at.Sub(records[next].written))
 		}
@@ -266,10 +300,15 @@ func TestTimeLag(t *testing.T) {
 	second := func(n int) time.Time { return zero.Add(time.Duration(n) * time.Second) }
 	p, q := partitionKey{"t", 0}, partitionKey{"t", 1}
 	tr := &truth{
-		records: map[partitionKey][]record{p: {{0, second(1)}, {1, second(2)}, {5, second(8)}}, q: {{0, second(0)}}},
+		made: map[string][]time.Time{"t": {second(0), second(70)}},
+		records: map[makingKey][]record{
+			{p, 1}: {{0, second(1)}, {1, second(2)}, {5, second(8)}}, {q, 1}: {{0, second(0)}},
+			{p, 2}: {{0, second(72)}, {1, second(73)}},
+		},
+		heads: map[partitionKey]history{p: history{}.add(second(0), 6).add(second(70), 0).add(second(74), 2)},
 		commits: map[string]map[partitionKey]history{"g": {
-			p: history{}.add(second(3), 1).add(second(6), 2).add(second(9), 6),
-			q: history{}.add(second(3), 1),
+			p: history{}.add(second(3), 1).add(second(6), 2).add(second(9), 6).add(second(65), forgotten).add(second(71), 6).add(second(74), 1),
+			q: history{}.add(second(3), 1).add(second(65), forgotten),
 		}},
 	}
 	for _, test := range []struct {
@@ -286,6 +325,9 @@ func TestTimeLag(t *testing.T) {
 		{60, 0, true},              // stays 0 without a record
 		{6, 0, true},               // the second commit
 		{3, 1 * time.Second, true}, // the first commit
+		{66, 0, false},             // deleted
+		{72, 0, false},             // recreated, and the commit is that of the old topic
+		{76, 3 * time.Second, true},
 	} {
 		if got, ok := tr.timeLag("g", second(test.at)); got != test.want || ok != test.ok {
 			t.Errorf("at %d: %v, %v", test.at, got, ok)

@@ -392,7 +392,7 @@ func (h *headHistory) compare(p *burrow.PartitionStatus, now int64) {
 	if !ok {
 		return
 	}
-	for _, c := range []burrow.Commit{p.Start, p.End} {
+	for _, c := range [...]burrow.Commit{p.Start, p.End} {
 		at := max(c.Timestamp, c.ObservedAt)
 		head, ok := headOf(c, c.Lag)
 		if !ok && c.Known() && now-at > maxRefresh+maxCached {
@@ -420,7 +420,7 @@ func (h *headHistory) fall(offset, until int64) {
 
 // see adds a head that Burrow's API told at a moment. That it is the same as before says that it stands still only if Burrow has read it
 // again, which it has since the moment read, or if nothing has moved for so long that it must have.
-// again says that it is told of other heads that are below what is known, for the second time.
+// again says that Burrow has read heads since it began to tell of some that are below what is known.
 func (h *headHistory) see(p headPoint, t *topicHeads, read int64, again bool) {
 	h.forget(p.at)
 	if h.fallen(p, t.read) || again && h.isAbove(p) && h.newest().at <= t.read {
@@ -442,7 +442,7 @@ func (h *headHistory) fallen(p headPoint, read int64) bool {
 			continue
 		}
 		age := p.at - first.at
-		return age > tooLate || first.at <= read && (first.offset < h.newest().offset || age > maxRefresh)
+		return age > tooLate || first.at+clockDifference <= read && (first.offset < h.newest().offset || age > maxRefresh)
 	}
 	return false
 }

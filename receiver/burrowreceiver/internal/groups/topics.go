@@ -132,7 +132,7 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 			t.read, t.moved = max(t.read, t.polled), at
 		}
 	})
-	again := t.isBelow(above, topic.Offsets)
+	again := t.isBelowAgain(above, topic.Offsets)
 	if again {
 		t.read = max(t.read, t.polled)
 	}
@@ -149,9 +149,9 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 	t.settle(at)
 }
 
-// isBelow notes whether higher heads are known than some of those that the API tells. Of several Burrows that answer in turn one is behind, and
-// what it reads next is not below what another one has read before. So it says whether that was so before, and Burrow has read the heads since.
-func (t *topicHeads) isBelow(above bool, offsets []int64) (again bool) {
+// isBelowAgain notes whether some of the heads that the API tells are below what is known, and says whether they were so before, and Burrow
+// has read them since. Of several Burrows that answer in turn one is behind, but what it reads next is not below what another one has read before.
+func (t *topicHeads) isBelowAgain(above bool, offsets []int64) bool {
 	sum := int64(1)
 	for _, offset := range offsets {
 		sum += offset
