@@ -258,7 +258,11 @@ func (c *checker) addresses() {
 		if p.path[0] != "exporters" || kind != "otlp_http" && kind != "otlphttp" && kind != "prometheusremotewrite" {
 			continue
 		}
-		for _, key := range []string{"endpoint", "metrics_endpoint", "logs_endpoint"} {
+		keys := []string{"metrics_endpoint", "logs_endpoint"}
+		if at(p.value, keys[0]) == nil && at(p.value, keys[1]) == nil {
+			keys = []string{"endpoint"}
+		}
+		for _, key := range keys {
 			value, _ := at(p.value, key).(string)
 			if u, err := url.Parse(value); value != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 				c.mistake(append(slices.Clone(p.path), key), "must be a URL that begins with http:// or https://, got %q", address.WithoutSecrets(value))

@@ -26,6 +26,19 @@ func TestNoSecrets(t *testing.T) {
 	assert.Equal(t, []string{"extensions::a::password can't be read: expected type 'string'"}, c.mistakes)
 }
 
+// Where each signal has an address of its own, the common one is not used.
+func TestAddressThatIsNotUsed(t *testing.T) {
+	for value, mistakes := range map[string]int{
+		"{endpoint: 'collector:4318'}": 1,
+		"{endpoint: 'collector:4318', metrics_endpoint: 'http://collector:4318/v1/metrics'}": 0,
+		"{endpoint: 'http://collector:4318', metrics_endpoint: 'collector:4318'}":            1,
+	} {
+		uris := []string{defaultConfig, "yaml:{exporters: {otlp_http: " + value + "}, service: {pipelines: {metrics/x: {receivers: [burrow], exporters: [otlp_http]}}}}"}
+		err := unusable(t.Context(), settings(), uris)
+		assert.Equal(t, mistakes == 1, err != nil, value)
+	}
+}
+
 // A queue that is damaged keeps Karrot from starting, and the error of the database has no name of a file.
 func TestDamagedQueue(t *testing.T) {
 	dir := t.TempDir()
