@@ -119,10 +119,10 @@ func explanations(t *testing.T, overlay string, look here) []string {
 // A field is named as it is written, wherever it stands, and so is one that it may mean.
 func TestFieldsThatCannotBeRead(t *testing.T) {
 	for overlay, want := range map[string]string{
-		"recievers: {}":                                                      "recievers is no field: did you mean receivers?",
+		"receiverz: {}":                                                      "receiverz is no field: did you mean receivers?",
 		"service: {pipeline: {}}":                                            "service::pipeline is no field: did you mean pipelines?",
 		"service::telemetry: {log: {level: debug}}":                          "service::telemetry::log is no field: did you mean logs?",
-		"service::telemetry::logs: {levle: debug}":                           "service::telemetry::logs::levle is no field: did you mean level?",
+		"service::telemetry::logs: {levels: debug}":                          "service::telemetry::logs::levels is no field: did you mean level?",
 		"service::pipelines::metrics/prometheus: {receiver: [burrow]}":       "service::pipelines::metrics/prometheus::receiver is no field: did you mean receivers?",
 		"service::telemetry::metrics::readers: [{pul: {}}]":                  "service::telemetry::metrics::readers::0::pul is no field: did you mean pull?",
 		"receivers::burrow::metrics::burrow.group.max_lag: {enable: true}":   "receivers::burrow::metrics::burrow.group.max_lag::enable is no field: did you mean enabled?",
@@ -181,7 +181,8 @@ func TestAddressesThatCannotBeListenedOn(t *testing.T) {
 func TestWayOut(t *testing.T) {
 	denied := &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", os.ErrPermission)}
 	wanted, hint := wayOut(denied, "80")
-	assert.Equal(t, "an address that this user"+userID()+" may listen on", wanted)
+	want := "an address that this user" + userID() + " may listen on"
+	assert.Equal(t, want, wanted)
 	assert.Equal(t, "ports below 1024 are for root as a rule", hint)
 	unknown := &net.OpError{Op: "listen", Err: &net.DNSError{Err: "no such host", Name: "none", Server: "192.0.2.1:53"}}
 	wanted, _ = wayOut(unknown, "5000")

@@ -127,14 +127,14 @@ func (c *checker) listen(held *listeners, path []string, address string) {
 // ofThisMachine is what an address must be whose host is wrong.
 const ofThisMachine = "an address of this machine"
 
-// WSAEADDRNOTAVAIL, for which Go's own number on Windows is another one.
-const notAvailableOnWindows = syscall.Errno(10049)
+// errNotAvailableOnWindows is WSAEADDRNOTAVAIL, for which Go's own number on Windows is another one.
+const errNotAvailableOnWindows = syscall.Errno(10049)
 
 // wayOut is what an address must be that can't be listened on, and what to do.
 func wayOut(err error, port string) (wanted, hint string) {
 	var name *net.DNSError
 	switch {
-	case errors.As(err, &name), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, notAvailableOnWindows):
+	case errors.As(err, &name), errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, errNotAvailableOnWindows):
 		return ofThisMachine, "0.0.0.0 in the place of the host is all of them"
 	case errors.Is(err, os.ErrPermission):
 		return "an address that this user" + userID() + " may listen on", "ports below 1024 are for root as a rule"

@@ -63,7 +63,7 @@ func readsAnew(t *testing.T, path string) {
 
 // A file in memory, where systems keep secrets, is a file like others.
 func TestFileInMemory(t *testing.T) {
-	dir, err := os.MkdirTemp("/dev/shm", "karrot-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "karrot-test-") //nolint:usetesting // it must lie there
 	if err != nil {
 		t.Skip("no /dev/shm: ", err)
 	}
