@@ -400,5 +400,31 @@ func writable(directory string, create bool) error {
 	if err != nil {
 		return fmt.Errorf("%s in %s", cause(err), directory)
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+		return err
+	}
+	return writableFiles(directory)
+}
+
+// ofStorage are the names that file_storage gives to its files.
+var ofStorage = regexp.MustCompile(`^(receiver|processor|exporter|extension|connector)_`)
+
+// writableFiles says why a file of a storage can't be written that is there already.
+func writableFiles(directory string) error {
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(directory, e.Name())
+		if info, err := os.Stat(path); !ofStorage.MatchString(e.Name()) || err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		file, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // who writes the configuration names its files
+		if err != nil {
+			return fmt.Errorf("%s in %s", cause(err), path)
+		}
+		_ = file.Close() // nothing was written
+	}
+	return nil
 }

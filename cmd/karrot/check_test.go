@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -191,4 +192,20 @@ func TestCertificateAndKey(t *testing.T) {
 		}
 		assert.Equal(t, want, c.mistakes, test.name)
 	}
+}
+
+// The files of a storage may be of another user, as when Karrot once ran as root. Others in its directory are none of its business.
+func TestFilesOfAStorage(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("a program that runs can be written here")
+	}
+	program, err := os.Executable()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "exporter_otlp_http__metrics"), nil, 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "receiver_folder"), 0o700))
+	require.NoError(t, os.Symlink(program, filepath.Join(dir, "other")))
+	require.NoError(t, writable(dir, true))
+	require.NoError(t, os.Symlink(program, filepath.Join(dir, "receiver_burrow_")))
+	require.EqualError(t, writable(dir, true), "text file busy in "+filepath.Join(dir, "receiver_burrow_"))
 }
