@@ -13,7 +13,8 @@ import (
 const maxEvaluationAge = time.Minute
 
 // olderEvaluation says whether s was made by Burrow before the state that is known, although it arrived later: a commit of
-// it is older than the one known of the same partition, and none is newer. Notifications among themselves come in order: Burrow
+// it is older than the one known of the same partition, or a partition has recovered with the very commit with which it was bad, and none is
+// newer. No rule of Burrow makes a verdict better without a commit: it was told of an older head, or by a Burrow that knows less. Notifications among themselves come in order: Burrow
 // waits for the answer to one before it sends the next one of the group. oldest is the age up to which one is taken for old.
 func (s *State) olderEvaluation(known *State, oldest time.Duration) bool {
 	if s.answered.IsZero() && known.answered.IsZero() || s.Received.Sub(known.Received) >= oldest {
@@ -25,7 +26,8 @@ func (s *State) olderEvaluation(known *State, oldest time.Duration) bool {
 			return false
 		}
 		by := other.End.Timestamp - p.End.Timestamp
-		older = older || by > 0 && by <= oldest.Milliseconds()
+		recovered := s.Group.Status == burrow.StatusOK && other.Status > burrow.StatusOK && by == 0 && p.End.Offset == other.End.Offset
+		older = older || by > 0 && by <= oldest.Milliseconds() || recovered
 		return by < 0
 	}
 	others := known.Group.Partitions

@@ -94,19 +94,26 @@ func TestPolledGroupStaysWhenAClockGoesBack(t *testing.T) {
 	assert.Zero(t, table.Stats().Expired)
 }
 
+// committing is a group whose only partition has committed at a moment.
+func committing(second int, add int64, status burrow.Status) *burrow.GroupStatus {
+	g := evaluation(add, status)
+	g.Partitions[0].End.Timestamp = at(second).UnixMilli()
+	return g
+}
+
 func TestAnotherIncidentAfterALateNotification(t *testing.T) {
 	table := New(polledLimits)
 	table.KeepEvents(100)
 	bad := func(id string, second int) {
-		n := notified(evaluation(5, burrow.StatusStop))
+		n := notified(committing(second, 5, burrow.StatusStop))
 		n.ID, n.Start = id, at(second)
 		require.NoError(t, table.Update(n, at(second)))
 	}
 	bad("X", 0)
-	require.NoError(t, table.UpdateFromAPI(evaluation(0, burrow.StatusOK), at(20)))
+	require.NoError(t, table.UpdateFromAPI(committing(20, 0, burrow.StatusOK), at(20)))
 	bad("X", 21) // overtaken
 	bad("Y", 30) // another one
-	ok := notified(evaluation(0, burrow.StatusOK))
+	ok := notified(committing(45, 0, burrow.StatusOK))
 	ok.ID = "Y"
 	require.NoError(t, table.Update(ok, at(45)))
 	ids := map[string]int{}
@@ -122,15 +129,15 @@ func TestAnotherIncidentAfterALateNotification(t *testing.T) {
 func TestPollConfirmsALateNotification(t *testing.T) {
 	table := New(polledLimits)
 	table.KeepEvents(100)
-	n := notified(evaluation(5, burrow.StatusStop))
+	n := notified(committing(0, 5, burrow.StatusStop))
 	n.ID, n.Start = "X", at(0)
 	require.NoError(t, table.Update(n, at(0)))
-	require.NoError(t, table.UpdateFromAPI(evaluation(0, burrow.StatusOK), at(20)))
-	n2 := notified(evaluation(5, burrow.StatusStop))
+	require.NoError(t, table.UpdateFromAPI(committing(20, 0, burrow.StatusOK), at(20)))
+	n2 := notified(committing(60, 5, burrow.StatusStop))
 	n2.ID, n2.Start = "X", at(0)
 	require.NoError(t, table.Update(n2, at(60))) // Burrow never saw the OK: the same incident goes on for it
-	require.NoError(t, table.UpdateFromAPI(evaluation(5, burrow.StatusStop), at(80)))
-	require.NoError(t, table.UpdateFromAPI(evaluation(0, burrow.StatusOK), at(110)))
+	require.NoError(t, table.UpdateFromAPI(committing(60, 5, burrow.StatusStop), at(80)))
+	require.NoError(t, table.UpdateFromAPI(committing(110, 0, burrow.StatusOK), at(110)))
 	opened := 0
 	for _, e := range table.TakeEvents(100) {
 		if e.Kind == Opened {

@@ -408,6 +408,57 @@ func TestNewestEvaluationWins(t *testing.T) {
 	assert.Equal(t, at(4), s.Incidents.Start)
 }
 
+// A partition does not recover without a commit. A notification that says so was made before the poll that it follows, or by a Burrow whose
+// heads are older: the incident goes on, and is one.
+func TestNoRecoveryWithoutACommit(t *testing.T) {
+	const ok, warn, stop = burrow.StatusOK, burrow.StatusWarn, burrow.StatusStop
+	group := func(status burrow.Status, lag int64, committed int) *burrow.GroupStatus {
+		g := read(burrow.StatusOK, committed, []int64{100, 100}, lag, 0)
+		if g.Partitions[0].Status = status; status != ok {
+			g.Status = burrow.StatusErr
+		}
+		g.MaxLag = &g.Partitions[0]
+		return g
+	}
+	for name, tc := range map[string]struct {
+		before burrow.Status
+		then   *burrow.GroupStatus
+		second int
+		polled bool
+		want   burrow.Status
+	}{
+		"the same commit":                            {stop, group(ok, 50, 0), 1, false, burrow.StatusErr},
+		"the same commit, with an older head":        {stop, group(ok, 0, 0), 1, false, burrow.StatusErr},
+		"the same commit, polled":                    {stop, group(ok, 50, 0), 1, true, burrow.StatusErr},
+		"the same commit, and the group was slow":    {warn, group(ok, 50, 0), 1, false, burrow.StatusErr},
+		"a newer commit":                             {stop, group(ok, 20, 1), 1, false, ok},
+		"the same commit, and it is bad":             {stop, group(stop, 60, 0), 1, false, burrow.StatusErr},
+		"the same commit, and it was good":           {ok, group(stop, 60, 0), 1, false, burrow.StatusErr},
+		"another partition is named":                 {stop, &burrow.GroupStatus{Cluster: "c", Group: "g", Status: ok, MaxLag: &group(ok, 0, 0).Partitions[1]}, 1, false, ok},
+		"none is named":                              {stop, &burrow.GroupStatus{Cluster: "c", Group: "g", Status: ok}, 1, false, ok},
+		"the same commit, told for more than minute": {stop, group(ok, 50, 0), 61, false, ok},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := New(Limits{MaxGroups: 5, MaxPartitions: 10, ExpireAfter: time.Hour})
+			table.KeepEvents(10)
+			require.NoError(t, table.UpdateFromAPI(group(tc.before, 50, 0), at(5)))
+			if tc.polled {
+				require.NoError(t, table.UpdateFromAPI(tc.then, at(5+tc.second)))
+			} else {
+				require.NoError(t, table.Update(notified(tc.then), at(5+tc.second)))
+			}
+			assert.Equal(t, tc.want, current(t, table).Group.Status)
+			if tc.want != ok && tc.before != ok {
+				assert.Len(t, table.TakeEvents(10), 1, "it has only begun")
+				require.NoError(t, table.UpdateFromAPI(group(stop, 90, 0), at(35)))
+				assert.Empty(t, table.TakeEvents(10), "it goes on")
+				require.NoError(t, table.UpdateFromAPI(group(ok, 1, 60), at(65)))
+				assert.Len(t, table.TakeEvents(10), 1, "it has ended")
+			}
+		})
+	}
+}
+
 // The head that the API tells is a point of the history, for partitions whose groups are followed.
 func TestHeadsOfTopicsHelpTheTimeLag(t *testing.T) {
 	table := New(polledLimits)
