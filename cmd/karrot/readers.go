@@ -72,7 +72,7 @@ func (e *boundedPage) Shutdown(ctx context.Context) error {
 	return e.Metrics.Shutdown(ctx)
 }
 
-// unreachable is an address for a server that nobody asks. On Linux it is no port, and its name is not known.
+// unreachable is an address for a server that nobody asks. On Linux it is no port, and has another name at each start.
 func unreachable() confignet.AddrConfig {
 	if runtime.GOOS == "linux" {
 		return confignet.AddrConfig{Transport: confignet.TransportTypeUnix, Endpoint: "@karrot-" + rand.Text()}
