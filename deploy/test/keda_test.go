@@ -65,6 +65,16 @@ func TestKEDAQuery(t *testing.T) {
 		{[]series{lag("90000"), partition("0", "45000"), partition("1", "45000")}, []map[string]any{{"value": 2000}}},
 		{[]series{lag("90000"), partition("0", "90000"), partition("1", "0")}, []map[string]any{{"value": 1000}}},
 		{[]series{{`burrow_group_total_lag{cluster="east",group="other"}`, "9"}}, []map[string]any{}},
+		// The lag is known and its partitions are not: before the first poll, without polling, or when they find no place.
+		{[]series{lag("90000")}, []map[string]any{}},
+		{[]series{lag("90000"), {`burrow_partition_lag{cluster="east",group="other",topic="orders",partition="0"}`, "5"}}, []map[string]any{}},
+		{[]series{partition("0", "45000")}, []map[string]any{}},
+		// Two Karrots.
+		{[]series{
+			{`burrow_group_total_lag{cluster="east",group="orders",instance="a"}`, "1500"}, {`burrow_group_total_lag{cluster="east",group="orders",instance="b"}`, "1400"},
+			{`burrow_partition_lag{cluster="east",group="orders",topic="orders",partition="0",instance="a"}`, "1500"},
+			{`burrow_partition_lag{cluster="east",group="orders",topic="orders",partition="0",instance="b"}`, "1400"},
+		}, []map[string]any{{"value": 1000}}},
 	} {
 		for _, sample := range c.want {
 			sample["labels"] = "{}"
