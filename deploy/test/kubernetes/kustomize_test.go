@@ -125,6 +125,12 @@ func TestOperatorResource(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal(text, &resource))
 	config, err := yaml.Marshal(resource.Spec.Config)
 	require.NoError(t, err)
+	written := filepath.Join(t.TempDir(), "written.yaml")
+	require.NoError(t, os.WriteFile(written, config, 0o600))
+	inContainer := map[string]string{
+		"KARROT_ENDPOINT": "0.0.0.0:5000", "KARROT_PROMETHEUS_ENDPOINT": "0.0.0.0:8889", "KARROT_HEALTH_ENDPOINT": "0.0.0.0:13133", "KARROT_TELEMETRY_HOST": "0.0.0.0",
+	}
+	assert.Equal(t, printed(t, inContainer, root+"/config/karrot.yaml"), printed(t, nil, written), "it is config/karrot.yaml in a container")
 	ports := run.Ports(t, 4)
 	replaced := string(config)
 	for i, address := range []string{"0.0.0.0:5000", "0.0.0.0:8889", "0.0.0.0:13133"} {
@@ -145,6 +151,14 @@ func TestOperatorResource(t *testing.T) {
 		given = append(given, port.Port)
 	}
 	assert.ElementsMatch(t, []int{5000, 8889}, given)
+}
+
+// printed is what the binary makes of a configuration, with all that is not written in it.
+func printed(t *testing.T, env map[string]string, file string) string {
+	t.Helper()
+	p := run.Start(t, "", env, run.Binary(t, root), "print-config", "--config="+file)
+	require.Zero(t, p.Wait(), p.Output())
+	return p.Output()
 }
 
 // The arguments of the values for the OpenTelemetry project's chart name files that are in the image, and its ports are Karrot's.
