@@ -149,6 +149,21 @@ func TestAgainstRunningPrometheus(t *testing.T) {
 				assert.Fail(t, problem, "%s: %s", where, expr)
 			}
 		}
+		// And in sentences, comments and templates.
+		dotted := regexp.MustCompile("(?m)^### (burrow\\.[\\w.]+)$").FindAllStringSubmatch(string(documented), -1)
+		require.Greater(t, len(dotted), 10)
+		inDocuments := map[string]bool{}
+		for _, found := range dotted {
+			inDocuments[found[1]] = true
+		}
+		for _, status := range valuesInDocs(t, "status") {
+			inDocuments["burrow.group.partitions."+status] = true // in CloudWatch
+		}
+		checkKinds(t,
+			kind{"metric", regexp.MustCompile(`\b((?:burrow_(?:group|partition|topic)|otelcol)_\w*[a-z])\b`), func(name string) bool { return exposed[name] != nil }, nil},
+			kind{"recorded metric", regexp.MustCompile(`\b(cluster_?\w*:burrow_\w+:\w+)\b`), func(name string) bool { return exposed[name] != nil }, nil},
+			kind{"metric in documents", regexp.MustCompile(`\b(burrow\.(?:group|partition|topic)\.[a-z_.]*[a-z])\b`), func(name string) bool { return inDocuments[name] }, nil},
+		)
 		// The check must be able to fail.
 		for _, wrong := range []string{
 			`kafka_consumergroup_lag_sum`,
