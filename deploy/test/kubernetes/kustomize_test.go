@@ -64,6 +64,27 @@ func TestKustomizeIsTheChart(t *testing.T) {
 	}
 }
 
+// What is written by hand names the image of the chart's version.
+func TestTagsAreTheVersion(t *testing.T) {
+	text, err := os.ReadFile(chartDir + "/Chart.yaml")
+	require.NoError(t, err)
+	version := regexp.MustCompile(`(?m)^appVersion: (\S+)$`).FindSubmatch(text)
+	require.NotNil(t, version)
+	tag := regexp.MustCompile(`(?m)^(\s*(?:newTag: |tag: |image: lowess/karrot:))\S+$`)
+	for _, file := range []string{"overlays/minimal/kustomization.yaml", "overlays/production/kustomization.yaml", "otel-collector-values.yaml", "opentelemetrycollector.yaml"} {
+		path := filepath.Join(kustomizeDir, file)
+		have, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Len(t, tag.FindAll(have, -1), 1, file)
+		want := tag.ReplaceAll(have, []byte("${1}"+string(version[1])))
+		if *update {
+			require.NoError(t, os.WriteFile(path, want, 0o600))
+			have = want
+		}
+		assert.Equal(t, string(want), string(have), "go test ./kubernetes -update writes it")
+	}
+}
+
 func build(t testing.TB, dir string) *objects {
 	t.Helper()
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
