@@ -133,6 +133,48 @@ func TestRulesAndExamplesAreValid(t *testing.T) {
 	}
 }
 
+// The examples scrape both pages of Karrot, by the ports that it has when nothing else is said, and as a job that KarrotDown finds.
+func TestScrapeExamples(t *testing.T) {
+	config, err := os.ReadFile(root + "/config/karrot.yaml")
+	require.NoError(t, err)
+	var want []string
+	for _, variable := range []string{`KARROT_PROMETHEUS_ENDPOINT:-localhost`, `KARROT_TELEMETRY_PORT`} {
+		found := regexp.MustCompile(variable + `:-?(\d+)\}`).FindSubmatch(config)
+		require.NotNil(t, found, variable)
+		want = append(want, string(found[1]))
+	}
+	down := slices.IndexFunc(allRules(readRules(t)), func(r rule) bool { return r.Alert == "KarrotDown" })
+	require.GreaterOrEqual(t, down, 0)
+	job := regexp.MustCompile(`job=~"([^"]*)"`).FindStringSubmatch(allRules(readRules(t))[down].Expr)
+	require.NotNil(t, job)
+	for _, file := range []string{prometheusDir + "/prometheus.yaml", root + "/deploy/compose/prometheus.yml"} {
+		example := readYAML[struct {
+			Global        map[string]string `yaml:"global"`
+			RuleFiles     []string          `yaml:"rule_files"`
+			ScrapeConfigs []struct {
+				JobName       string `yaml:"job_name"`
+				StaticConfigs []struct {
+					Targets []string `yaml:"targets"`
+				} `yaml:"static_configs"`
+			} `yaml:"scrape_configs"`
+			Alerting map[string]any `yaml:"alerting"`
+		}](t, file)
+		assert.Equal(t, []string{"karrot.rules.yaml"}, example.RuleFiles)
+		require.Len(t, example.ScrapeConfigs, 1)
+		assert.Regexp(t, "^(?:"+job[1]+")$", example.ScrapeConfigs[0].JobName)
+		require.Len(t, example.ScrapeConfigs[0].StaticConfigs, 1)
+		var have []string
+		hosts := map[string]bool{}
+		for _, target := range example.ScrapeConfigs[0].StaticConfigs[0].Targets {
+			host, port, _ := strings.Cut(target, ":")
+			hosts[host] = true
+			have = append(have, port)
+		}
+		assert.ElementsMatch(t, want, have, file)
+		assert.Len(t, hosts, 1, file)
+	}
+}
+
 func TestRules(t *testing.T) {
 	for name := range readUnitTests(t) {
 		t.Run(name, func(t *testing.T) {
@@ -302,6 +344,9 @@ func promtool(t testing.TB, rules ruleFile, tests []unitTest) (output string, ok
 	return tool(t, dir, "promtool", "test", "rules", "tests.yaml")
 }
 
+// kafkaCommand is one to copy, and not the mention of an option.
+var kafkaCommand = regexp.MustCompile("`kafka-[a-z-]+\\.sh [^`]*--(?:list|describe)\\b[^`]*`")
+
 func TestEveryAlertHasARunbook(t *testing.T) {
 	headings := regexp.MustCompile(`(?m)^## .*$`)
 	written := map[string]bool{}
@@ -313,6 +358,9 @@ func TestEveryAlertHasARunbook(t *testing.T) {
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)
 		assert.True(t, strings.HasPrefix(string(text), "# "+name+"\n"), "%s has another title", path)
+		for _, found := range kafkaCommand.FindAllString(string(text), -1) {
+			assert.Contains(t, found, "--bootstrap-server", "%s: the command needs it", path)
+		}
 		assert.Equal(t, []string{"## Meaning", "## Look first", "## Fix", "## When it is a false alarm"}, headings.FindAllString(string(text), -1), path)
 	}
 	alerts := map[string]bool{}

@@ -81,6 +81,19 @@ func TestCompose(t *testing.T) {
 	for _, found := range regexp.MustCompile(`localhost:(\d+)`).FindAllStringSubmatch(readme, -1) {
 		assert.True(t, published[found[1]], "README.md names port %s", found[1])
 	}
+	// Commands name services, and with --no-deps all that a part needs.
+	for _, found := range regexp.MustCompile(`(?m)compose\.yaml (?:up(?: --[\w-]+)*|exec) (.*)$`).FindAllStringSubmatch(readme, -1) {
+		names := strings.Fields(found[1])
+		if strings.Contains(found[0], " exec ") {
+			names = names[:1]
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, "--") {
+				continue
+			}
+			assert.Contains(t, p.Services, name, found[0])
+		}
+	}
 	for line := range strings.Lines(read(t, composeDir+"/.env")) {
 		if name, _, found := strings.Cut(line, "="); found {
 			assert.Contains(t, read(t, composeDir+"/compose.yaml"), "${"+name+"}", "nothing uses %s", name)
@@ -129,6 +142,15 @@ func TestScenario(t *testing.T) {
 		parts = append(parts, found[1])
 	}
 	assert.ElementsMatch(t, append(asked, "reader"), parts)
+	created := regexp.MustCompile(`(?m)^\s*for topic in (.*); do$`).FindStringSubmatch(script)
+	require.NotNil(t, created)
+	for _, text := range []string{script, read(t, composeDir+"/README.md")} {
+		named := regexp.MustCompile(`--topic (\w+)`).FindAllStringSubmatch(text, -1)
+		require.NotEmpty(t, named)
+		for _, found := range named {
+			assert.Contains(t, strings.Fields(created[1]), found[1], "nobody makes the topic")
+		}
+	}
 	for _, group := range []string{"healthy", "slow", "stopping", "rewinding"} {
 		assert.Contains(t, read(t, composeDir+"/README.md"), "| `"+group+"` |")
 	}
@@ -146,6 +168,9 @@ func TestComposeBurrow(t *testing.T) {
 		}
 		key, _, _ := strings.Cut(line, "=")
 		assert.Contains(t, []string{"servers", "url-open", "url-close", "interval", "address"}, key)
+		if strings.HasPrefix(key, "url-") {
+			assert.Equal(t, strings.Replace(original[i], "//localhost:", "//karrot:", 1), line, "another host and nothing else")
+		}
 		if found := regexp.MustCompile(`([a-z]+):\d+`).FindStringSubmatch(line); found != nil {
 			assert.Contains(t, p.Services, found[1], line)
 		}

@@ -198,6 +198,37 @@ func TestUpstreamValues(t *testing.T) {
 	for name, ours := range map[string]string{"webhook": "webhook", "page": "metrics", "metrics": "telemetry"} {
 		assert.InDelta(t, portOf(t, template.Spec.Containers[0], ours), at(values, "ports."+name+".containerPort"), 0, name)
 	}
-	assert.InDelta(t, portOf(t, template.Spec.Containers[0], "health"), at(values, "readinessProbe.httpGet.port"), 0)
-	assert.Equal(t, "/heartbeat", at(values, "readinessProbe.httpGet.path"))
+	for _, probe := range []string{"readinessProbe", "livenessProbe"} {
+		assert.InDelta(t, portOf(t, template.Spec.Containers[0], "health"), at(values, probe+".httpGet.port"), 0)
+		assert.Equal(t, template.Spec.Containers[0].ReadinessProbe.HTTPGet.Path, at(values, probe+".httpGet.path"))
+	}
+	given, ok := at(values, "ports").(map[string]any)
+	require.True(t, ok)
+	for name := range given {
+		if at(values, "ports."+name+".enabled") == true {
+			assert.Equal(t, at(values, "ports."+name+".containerPort"), at(values, "ports."+name+".servicePort"), name)
+		}
+	}
+	endpoints, ok := at(values, "serviceMonitor.metricsEndpoints").([]any)
+	require.True(t, ok)
+	require.Len(t, endpoints, 2)
+	for _, endpoint := range endpoints {
+		endpoint, ok := endpoint.(map[string]any)
+		require.True(t, ok)
+		name, ok := endpoint["port"].(string)
+		require.True(t, ok)
+		assert.Equal(t, true, at(values, "ports."+name+".enabled"), name)
+		assert.Equal(t, name == "page", endpoint["honorLabels"] == true, name)
+	}
+	entrypoint := regexp.MustCompile(`(?m)^ENTRYPOINT \["/(\w+)"\]$`).FindStringSubmatch(readFile(t, root+"/Dockerfile"))
+	require.NotNil(t, entrypoint)
+	assert.Equal(t, entrypoint[1], at(values, "command.name"))
+	assert.Equal(t, false, at(values, "configMap.create"))
+}
+
+func readFile(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return string(text)
 }
