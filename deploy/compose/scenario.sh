@@ -4,12 +4,25 @@ set -eu
 bin=/opt/kafka/bin
 kafka=kafka:9092
 
+# consume reads until it is stopped, or until it has read as many messages as it was told.
 consume() { # group, further arguments
 	group=$1
 	shift
 	"$bin/kafka-console-consumer.sh" --bootstrap-server "$kafka" --topic orders --group "$group" \
-		--consumer-property auto.commit.interval.ms=1000 "$@" >/dev/null
+		--consumer-property auto.commit.interval.ms=1000 "$@"
 }
+
+# slowly takes 20 lines a second. The consumer in front of it waits, so it is the one that is slow.
+slowly() {
+	lines=0
+	while read -r _; do
+		lines=$((lines + 1))
+		[ $((lines % 10)) -ne 0 ] || sleep 0.5
+	done
+}
+
+# Small answers, so that it reads from all partitions in turn: otherwise it would stay with one of them for minutes.
+small="--consumer-property max.poll.records=10 --consumer-property max.partition.fetch.bytes=2000"
 
 case $1 in
 topics)
@@ -23,27 +36,23 @@ produce)
 		--producer-props bootstrap.servers="$kafka"
 	;;
 healthy)
-	consume healthy
+	consume healthy >/dev/null
 	;;
 slow)
-	# Reads 20 messages a second of 50: WARN.
-	while :; do consume slow --max-messages 200 && sleep 5; done
+	# 20 of 50 messages a second: WARN.
+	consume slow $small | slowly
 	;;
 stopping)
 	# Reads for two minutes, and is away for ten: STOP.
 	while :; do
-		timeout 120 sh "$0" reader stopping || true
+		consume stopping --max-messages 6000 >/dev/null
 		sleep 600
 	done
 	;;
-reader)
-	consume "$2"
-	;;
 rewinding)
-	# Reads for two minutes, goes back to the beginning: REWIND.
+	# Reads for four minutes, too slowly, and goes back to the beginning: REWIND. Burrow says it of a group only that is behind all the time.
 	while :; do
-		timeout 120 sh "$0" reader rewinding || true
-		sleep 5
+		consume rewinding $small --max-messages 4800 | slowly
 		"$bin/kafka-consumer-groups.sh" --bootstrap-server "$kafka" --group rewinding --topic orders --reset-offsets --to-earliest --execute || true
 	done
 	;;

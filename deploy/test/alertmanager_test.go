@@ -14,6 +14,64 @@ import (
 	"github.com/lowess/karrot/deploy/test/internal/run"
 )
 
+// The labels that the configuration names are those that alerts have.
+func TestAlertmanagerLabels(t *testing.T) {
+	have := map[string]bool{"alertname": true}
+	for _, file := range readUnitTests(t) {
+		for _, test := range file.Tests {
+			for _, alert := range test.Alerts {
+				for _, expected := range alert.ExpAlerts {
+					var labels struct {
+						Labels map[string]string `yaml:"exp_labels"`
+					}
+					require.NoError(t, expected.Decode(&labels))
+					for name := range labels.Labels {
+						have[name] = true
+					}
+				}
+			}
+		}
+	}
+	type matchers []string
+	config := readYAML[struct {
+		Route struct {
+			Receiver       string
+			GroupBy        []string `yaml:"group_by"`
+			GroupWait      string   `yaml:"group_wait"`
+			GroupInterval  string   `yaml:"group_interval"`
+			RepeatInterval string   `yaml:"repeat_interval"`
+			Routes         []struct {
+				Receiver string
+				Matchers matchers
+			}
+		}
+		Inhibit []struct {
+			Source matchers `yaml:"source_matchers"`
+			Target matchers `yaml:"target_matchers"`
+			Equal  []string
+		} `yaml:"inhibit_rules"`
+		Receivers []map[string]any
+	}](t, prometheusDir+"/alertmanager.yaml")
+	names := config.Route.GroupBy
+	all := matchers{}
+	for _, route := range config.Route.Routes {
+		all = append(all, route.Matchers...)
+	}
+	for _, rule := range config.Inhibit {
+		names = append(names, rule.Equal...)
+		all = append(append(all, rule.Source...), rule.Target...)
+	}
+	for _, matcher := range all {
+		name, _, found := strings.Cut(matcher, "=")
+		require.True(t, found, matcher)
+		names = append(names, name)
+	}
+	require.Greater(t, len(names), 10)
+	for _, name := range names {
+		assert.True(t, have[name], "no alert has the label %s", name)
+	}
+}
+
 // Which alerts a real Alertmanager holds back, with the example's configuration, while others fire.
 func TestAlertmanagerInhibits(t *testing.T) {
 	alert := func(name string, labels ...string) map[string]string {
