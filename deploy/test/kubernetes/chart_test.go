@@ -218,7 +218,7 @@ func checkObjects(t *testing.T, o *objects) {
 		for _, endpoint := range monitor.Spec.Endpoints {
 			scraped = append(scraped, endpoint.Port)
 			assert.Contains(t, servicePorts, endpoint.Port)
-			assert.Equal(t, endpoint.Port == "metrics", endpoint.HonorLabels, endpoint.Port)
+			assert.True(t, endpoint.HonorLabels, endpoint.Port)
 		}
 		assert.ElementsMatch(t, []string{"metrics", "telemetry"}, scraped)
 	}

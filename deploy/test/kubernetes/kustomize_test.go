@@ -218,7 +218,7 @@ func TestUpstreamValues(t *testing.T) {
 		name, ok := endpoint["port"].(string)
 		require.True(t, ok)
 		assert.Equal(t, true, at(values, "ports."+name+".enabled"), name)
-		assert.Equal(t, name == "page", endpoint["honorLabels"] == true, name)
+		assert.Equal(t, true, endpoint["honorLabels"], name)
 	}
 	entrypoint := regexp.MustCompile(`(?m)^ENTRYPOINT \["/(\w+)"\]$`).FindStringSubmatch(readFile(t, root+"/Dockerfile"))
 	require.NotNil(t, entrypoint)

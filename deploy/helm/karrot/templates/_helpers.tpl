@@ -161,6 +161,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if or $env.AWS_REGION $env.AWS_DEFAULT_REGION .Values.envFrom .Values.existingSecret -}}yes{{- end -}}
 {{- end -}}
 
+{{- /* Another name for the label cluster, which some of Karrot's own metrics have too. */ -}}
+{{- define "karrot.clusterLabel" -}}
+{{- with .Values.serviceMonitor.clusterLabel -}}
+metricRelabelings:
+  - sourceLabels: [cluster]
+    regex: (.+)
+    targetLabel: {{ . }}
+  - action: labeldrop
+    regex: cluster
+{{- end -}}
+{{- end -}}
+
 {{- /* All variables: those that the chart sets, those of the first chart, and those of the user, who wins. */ -}}
 {{- define "karrot.env" -}}
 {{- $env := dict "KARROT_ENDPOINT" "0.0.0.0:5000" "KARROT_PROMETHEUS_ENDPOINT" "0.0.0.0:8889" "KARROT_HEALTH_ENDPOINT" "0.0.0.0:13133" "KARROT_TELEMETRY_HOST" "0.0.0.0" "KARROT_TELEMETRY_PORT" "8888" -}}
