@@ -341,24 +341,24 @@ func (g *group) errorsOf(t testing.TB) (e deviations) {
 			t.Errorf("time lag of %s at %s: %v", g.name, point.At.Format("15:04:05"), point.Value)
 			continue
 		}
+		changed := point.Value != last
+		last = point.Value
 		want, ok := g.truth.timeLag(g.name, point.At)
 		if !ok || !g.still.IsZero() && point.At.After(g.still) {
 			continue
 		}
 		difference := point.Value - want.Seconds()
 		if bound[point.At.UnixMilli()] {
-			if point.Value != last {
+			if changed {
 				e.bounds = append(e.bounds, g.wrong(point.At, point.Value))
 			}
-			last = point.Value
 			continue
 		}
 		e.standing = append(e.standing, difference)
-		if point.Value != last {
+		if changed {
 			e.fresh = append(e.fresh, difference)
 			e.wrong = append(e.wrong, g.wrong(point.At, point.Value))
 		}
-		last = point.Value
 	}
 	return e
 }
