@@ -263,7 +263,7 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 	}
 	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
 	s := &State{
-		Notification: r.Notification, Received: time.Unix(0, received), Incidents: incidents,
+		Notification: r.Notification, Received: moment(received, now), Incidents: incidents,
 		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, AtLeast: r.AtLeast, FromAPI: r.FromAPI,
 		History: history, Ahead: burrow.Unknown, answer: noAnswer,
 	}
@@ -273,15 +273,12 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 		}
 		s.Ahead = *r.Ahead
 	}
-	if received == now.UnixNano() {
-		s.Received = now
-	}
 	if polled := max(r.Polled, times.Polled); polled > 0 {
-		s.Polled = time.Unix(0, min(polled, received))
+		s.Polled = moment(min(polled, received), now)
 		s.answered = s.Polled
 	}
 	if notified := max(r.Notified, times.Notified); notified > 0 {
-		s.Notified = time.Unix(0, min(notified, received))
+		s.Notified = moment(min(notified, received), now)
 	}
 	s.LastCommit = s.lastCommit()
 	if err := s.restoreBounds(r); err != nil {
@@ -321,7 +318,7 @@ func (s *State) restoreAnswer(r *record) error {
 	if a.At <= 0 || a.Ahead < burrow.Unknown || !validTimeLag(a.MaxTimeLag) {
 		return errors.New("an answer that nobody gave")
 	}
-	at := time.Unix(0, min(a.At, s.Received.UnixNano()))
+	at := moment(min(a.At, s.Received.UnixNano()), s.Received)
 	if s.answered = later(s.answered, at); s.Received.After(s.Notified) {
 		s.answered = s.Received // what was received last was an answer
 	}
@@ -343,6 +340,10 @@ func later(a, b time.Time) time.Time {
 func validTimeLag(seconds float64) bool {
 	return seconds == burrow.Unknown || seconds >= 0 && !math.IsInf(seconds, 0)
 }
+
+// moment is one of the time before this process, in unix nanoseconds, as by a clock that already ran then as that of now does: so that those of the
+// table can be compared however the wall clock is put.
+func moment(ns int64, now time.Time) time.Time { return now.Add(time.Unix(0, ns).Sub(now)) }
 
 // age makes the time lags of a record those of s, which is later. Nothing else has changed meanwhile: a message that was not read then is
 // older by the time that has passed when it was told of again.
