@@ -52,6 +52,8 @@ type outgoing struct {
 	attempt int64
 	// series is the number of series of the state that was taken last.
 	series int
+	// at is the moment, in unix nanoseconds, of what was handed over last; 0 if nothing was.
+	at int64
 	// deleted says that the table does not have the entry any more, though a Ref of it may still be there.
 	deleted bool
 }
@@ -212,7 +214,7 @@ type Change struct {
 	Topic *Topic
 	// Ended are the series that some pipeline may have and that do not hold any more.
 	Ended SeriesSet
-	// At is the moment of the newest state, or that of the end.
+	// At is the moment of the newest state, or that of the end; somewhat more than that of the hand-over before, if the clock was put back since.
 	At time.Time
 	// Series is the number of series that the state was turned into. Who hands over sets it.
 	Series int
@@ -224,24 +226,39 @@ func (t *Table) Begin(r Ref) Change {
 	defer t.mu.Unlock()
 	t.attempts++
 	c := Change{ref: r, Cluster: r.cluster, Name: r.name, At: r.ended}
-	if r.topic != nil {
+	isNew := r.fresh
+	switch {
+	case r.deleted: // since Due
+		return c
+	case r.topic != nil:
 		c.Topic, c.Ended = begin(r.topic, t.attempts, seriesOfTopic)
 		if c.Topic != nil {
 			c.At = c.Topic.Received
 		}
-		return c
+	default:
+		c.Group, c.Ended = begin(r.group, t.attempts, t.seriesOfGroup)
+		if c.Group != nil {
+			c.At = c.Group.Received
+		}
 	}
-	c.Group, c.Ended = begin(r.group, t.attempts, t.seriesOfGroup)
-	if c.Group != nil {
-		c.At = c.Group.Received
-	}
+	c.At = r.goOn(c.At, isNew)
 	return c
 }
 
-func begin[S any](e *entry[S], attempt int64, seriesOf func(*S) SeriesSet) (current *S, ended SeriesSet) {
-	if e.deleted { // since Due
-		return nil, ended
+// goOn makes the moment of what is new later than that of what was handed over before: where the clock was put back, backends would drop it, and
+// go on to show what was. The difference is the smallest that they know.
+func (o *outgoing) goOn(at time.Time, isNew bool) time.Time {
+	switch {
+	case !isNew:
+		return time.Unix(0, o.at)
+	case at.UnixNano() <= o.at:
+		at = time.Unix(0, o.at+int64(time.Millisecond))
 	}
+	o.at = at.UnixNano()
+	return at
+}
+
+func begin[S any](e *entry[S], attempt int64, seriesOf func(*S) SeriesSet) (current *S, ended SeriesSet) {
 	e.fresh, e.underway, e.begun, e.attempt = false, true, e.current != nil, attempt
 	if !e.replaced.Empty() {
 		holds := seriesOf(e.current)
