@@ -3,6 +3,7 @@ package groups
 import (
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -316,6 +317,9 @@ func TestACommitAboveAnOldHeadIsNotAhead(t *testing.T) {
 	f.heads(30, 131)
 	s = f.poll(31, read(burrow.StatusOK, 9, []int64{150}, 0))
 	assert.EqualValues(t, 1, s.Ahead)
+	g := read(burrow.StatusOK, 9, []int64{150}, 0)
+	g.Partitions[0].End.Timestamp = math.MaxInt64
+	assert.EqualValues(t, 0, f.poll(41, g).Ahead, "a commit from the end of all time")
 }
 
 func TestAheadIsAbsentWithoutHeads(t *testing.T) {

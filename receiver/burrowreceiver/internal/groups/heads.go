@@ -288,7 +288,7 @@ func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
 
 // isBelow says so of one commit. With min-distance Burrow gives one the time of an earlier one, so that it counts when it saw it.
 func (h *headHistory) isBelow(c *burrow.Commit, read int64) bool {
-	return c.Known() && c.Offset > h.newest().offset && c.Timestamp > 0 && max(c.Timestamp, c.ObservedAt)+clockDifference < read
+	return c.Known() && c.Offset > h.newest().offset && c.Timestamp > 0 && max(c.Timestamp, c.ObservedAt) < read-clockDifference
 }
 
 // countAhead counts a partition whose head is followed in s.Ahead, if its commit is ahead of the head.
