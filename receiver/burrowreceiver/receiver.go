@@ -56,7 +56,7 @@ type burrowReceiver struct {
 	emitters  []*emitter
 	// notStarted is the number of signals for which Start was not called yet.
 	notStarted int
-	keeper     *keeper // nil if nothing is kept
+	keeper     *keeper // nil without a storage
 	poller     *poller // nil if the API is not polled
 	polls      polls
 	// started is when Start was called; listening is the address of the webhook as Burrow needs it.
@@ -386,7 +386,8 @@ func (r *burrowReceiver) shutdownPoller() {
 
 // closeKeeper comes after the emitters, the last of which has written to it.
 func (r *burrowReceiver) closeKeeper(ctx context.Context) {
-	if r.keeper == nil {
+	if r.keeper == nil || r.keeper.store == nil {
+		r.keeper = nil
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)

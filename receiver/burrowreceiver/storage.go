@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/lowess/karrot/receiver/burrowreceiver/internal/groups"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/metadata"
 	"github.com/lowess/karrot/receiver/burrowreceiver/internal/store"
 )
@@ -21,11 +22,15 @@ const (
 	// holds its lock until it has handed over everything.
 	storageWait    = 25 * time.Second
 	storageRetries = 500 * time.Millisecond
+	// reopenInterval is how often it is tried again after the start.
+	reopenInterval = 10 * time.Second
 )
 
 // keeper saves the table in a storage extension, every interval.
 type keeper struct {
-	store     *store.Store
+	store     *store.Store // nil while the storage can't be opened
+	reopen    func(context.Context) (*store.Store, error)
+	reopenAt  time.Time
 	telemetry *metadata.TelemetryBuilder
 	own       metric.MeasurementOption
 	logger    *zap.Logger
@@ -33,8 +38,7 @@ type keeper struct {
 }
 
 // openKeeper finds the storage extension and reads the table from it. The error is of a configuration that can't
-// work. Whatever the storage holds, and if it can't be opened, it is no reason not to start: then nothing is kept, and the
-// keeper is nil.
+// work. Whatever the storage holds, and if it can't be opened, it is no reason not to start: then nothing is kept until it can.
 func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now func() time.Time) (*keeper, error) {
 	id := *r.cfg.Storage
 	extension, found := host.GetExtensions()[id]
@@ -45,25 +49,63 @@ func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now
 	if !ok {
 		return nil, fmt.Errorf("storage: %s must be a storage extension, such as file_storage", id)
 	}
-	logger := r.set.Logger.With(zap.Stringer("storage", id))
-	client, err := openClient(ctx, source, r.set.ID, logger)
-	if err != nil {
-		logger.Error("The storage can't be opened: nothing is kept over a restart. The error \"timeout\" means that another process holds its lock. If it says that the database is invalid or damaged, remove the file.", zap.Error(err))
-		return nil, nil
+	k := &keeper{telemetry: r.telemetry, own: r.own, logger: r.set.Logger.With(zap.Stringer("storage", id))}
+	k.reopen = func(ctx context.Context) (*store.Store, error) {
+		return withClient(ctx, func() (storage.Client, error) { return getClient(ctx, source, r.set.ID) },
+			func(client storage.Client) (*store.Store, error) { return store.Begin(ctx, client, r.table) })
 	}
-	s, loaded, err := store.Load(ctx, client, r.table, now())
+	var err error
+	k.store, err = withClient(ctx, func() (storage.Client, error) { return openClient(ctx, source, r.set.ID, k.logger) },
+		func(client storage.Client) (*store.Store, error) { return k.load(ctx, client, r.table, now()) })
+	switch {
+	case errors.Is(err, errDamaged):
+		k.logger.Error("The storage can't be opened: nothing is kept over a restart. Its database is damaged: remove the file, and restart.", zap.Error(err))
+	case err != nil:
+		k.logger.Error("The storage can't be opened: nothing is kept over a restart until it can. It is tried again. The error \"timeout\" means that another process holds its lock. If it says that the database is invalid, remove the file.",
+			zap.Error(err), zap.Duration("every", reopenInterval))
+	}
+	if err != nil {
+		k.notOpened(ctx, now(), err)
+	}
+	return k, nil
+}
+
+// notOpened counts an attempt that has failed. There is none after one that found damage: each leaves mapped memory behind.
+func (k *keeper) notOpened(ctx context.Context, now time.Time, err error) {
+	k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)
+	k.reopenAt = now.Add(reopenInterval)
+	if errors.Is(err, errDamaged) {
+		k.reopen = func(context.Context) (*store.Store, error) { return nil, err }
+	}
+}
+
+// withClient makes a store of a client, which is closed if that fails.
+func withClient(ctx context.Context, open func() (storage.Client, error), use func(storage.Client) (*store.Store, error)) (*store.Store, error) {
+	client, err := open()
+	if err != nil {
+		return nil, err
+	}
+	s, err := use(client)
+	if err != nil {
+		return nil, errors.Join(err, client.Close(ctx))
+	}
+	return s, nil
+}
+
+// load brings what the storage holds into the table.
+func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.Table, now time.Time) (*store.Store, error) {
+	s, loaded, err := store.Load(ctx, client, table, now)
 	switch {
 	case errors.Is(err, store.ErrForeign):
-		logger.Warn("The storage's table of contents can't be read, and is begun anew. Groups come back with their next notification.", zap.Error(err))
+		k.logger.Warn("The storage's table of contents can't be read, and is begun anew. Groups come back with their next notification.", zap.Error(err))
 	case err != nil:
-		logger.Error("The storage can't be read: nothing is kept over a restart.", zap.Error(errors.Join(err, client.Close(ctx))))
-		return nil, nil
+		return nil, err
 	}
 	if loaded.LeftOut > 0 {
-		logger.Warn("Some groups in the storage can't be used. They come back with their next notification.", zap.Int("groups", loaded.LeftOut), zap.Error(loaded.FirstErr))
+		k.logger.Warn("Some groups in the storage can't be used. They come back with their next notification.", zap.Int("groups", loaded.LeftOut), zap.Error(loaded.FirstErr))
 	}
-	logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups), zap.Int("expired", loaded.Expired))
-	return &keeper{store: s, telemetry: r.telemetry, own: r.own, logger: r.set.Logger}, nil
+	k.logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups), zap.Int("expired", loaded.Expired))
+	return s, nil
 }
 
 // openClient waits for a lock until storageWait is over: it is let go at the end of the process that holds it. The storage
@@ -87,6 +129,9 @@ func openClient(ctx context.Context, source storage.Extension, receiver componen
 	}
 }
 
+// errDamaged means that the database's library can't read its file.
+var errDamaged = errors.New("damaged")
+
 // getClient makes the error of a damaged database an error. The database's library panics on it, which file_storage catches if recreate is
 // set. A file that is shorter than it says makes it read behind the end, which is a panic only with SetPanicOnFault; without, the
 // process would end at this start and at each one after it.
@@ -94,14 +139,17 @@ func getClient(ctx context.Context, source storage.Extension, receiver component
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if problem := recover(); problem != nil {
-			client, err = nil, fmt.Errorf("damaged: %v", problem)
+			client, err = nil, fmt.Errorf("%w: %v", errDamaged, problem)
 		}
 	}()
 	return source.GetClient(ctx, component.KindReceiver, receiver, "")
 }
 
 // save writes what has changed since the last time. It counts failures, and logs when they begin and when they end.
-func (k *keeper) save(ctx context.Context, now time.Time, _ bool) (done bool) {
+func (k *keeper) save(ctx context.Context, now time.Time, last bool) (done bool) {
+	if k.store == nil && !k.opens(ctx, now, last) {
+		return true
+	}
 	_, err := k.store.Save(ctx)
 	if err == nil {
 		if k.outage.end() {
@@ -113,5 +161,21 @@ func (k *keeper) save(ctx context.Context, now time.Time, _ bool) (done bool) {
 	if untold, tell := k.outage.fail(now); tell {
 		k.logger.Error("The storage can't be written. It is tried again every interval.", zap.Error(err), zap.Int("outages_since_last_line", untold))
 	}
+	return true
+}
+
+// opens tries to open a storage that could not be opened at the start, now and then and at the end. What it holds is not read: the table has
+// gone on meanwhile, and would get back what has ended.
+func (k *keeper) opens(ctx context.Context, now time.Time, last bool) bool {
+	if now.Before(k.reopenAt) && !last {
+		return false
+	}
+	opened, err := k.reopen(ctx)
+	if err != nil {
+		k.notOpened(ctx, now, err)
+		return false
+	}
+	k.logger.Info("The storage can be opened now, and keeps the groups from here on.")
+	k.store = opened
 	return true
 }

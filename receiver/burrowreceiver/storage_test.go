@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/collector/extension/extensiontest"
 	"go.opentelemetry.io/collector/extension/xextension/storage"
 	"go.opentelemetry.io/collector/receiver/receivertest"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -243,7 +244,7 @@ func TestDamagedFiles(t *testing.T) {
 func startOnDamagedFile(t *testing.T, dir string, noDatabase bool) {
 	t.Helper()
 	s := openStored(t, fileStorage(t, dir))
-	if s.keeper == nil {
+	if s.keeper.store == nil {
 		require.True(t, noDatabase, "%v", s.logs.All())
 		require.Equal(t, 1, s.logs.FilterMessageSnippet("remove the file").Len())
 		return
@@ -254,7 +255,7 @@ func startOnDamagedFile(t *testing.T, dir string, noDatabase bool) {
 	s.kill(t)
 
 	again := openStored(t, fileStorage(t, dir))
-	require.NotNil(t, again.keeper)
+	require.NotNil(t, again.keeper.store)
 	assert.Contains(t, states(again), "east/fraud-check", "it is kept")
 	again.kill(t)
 }
@@ -301,7 +302,7 @@ func TestStorageThatCannotWork(t *testing.T) {
 	require.EqualError(t, err, "storage: file_storage must be a storage extension, such as file_storage")
 	s, err := openKeeper(context.Background(), host{storageID: clientSource{err: errors.New("no permission")}}, r, time.Now)
 	require.NoError(t, err)
-	assert.Nil(t, s, "it starts without")
+	assert.Nil(t, s.store, "it starts without")
 }
 
 // Without recreate a damaged file stays where it is, and the receiver starts all the same.
@@ -324,7 +325,7 @@ func TestDamagedFileWithoutRecreate(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, e.Start(context.Background(), componenttest.NewNopHost()))
 	after := openStored(t, e)
-	assert.Nil(t, after.keeper)
+	assert.Nil(t, after.keeper.store)
 	assert.Equal(t, 1, after.logs.FilterMessageSnippet("remove the file").Len())
 }
 
@@ -339,13 +340,82 @@ func TestStorageIsLockedByTheProcessBefore(t *testing.T) {
 		before.kill(t)
 	}()
 	after := openStored(t, fileStorage(t, dir))
-	require.NotNil(t, after.keeper)
+	require.NotNil(t, after.keeper.store)
 	assert.Equal(t, 1, after.table.Stats().Groups)
 	assert.Equal(t, 1, after.logs.FilterMessageSnippet("can't be opened yet").Len())
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	require.NoError(t, err)
 	assert.Len(t, files, 1, "nothing is put aside")
 	after.kill(t)
+}
+
+// lateSource is a storage that can't be opened at first.
+type lateSource struct {
+	extension.Extension
+	attempts, failures int
+}
+
+func (s *lateSource) GetClient(ctx context.Context, kind component.Kind, receiver component.ID, name string) (storage.Client, error) {
+	if s.attempts++; s.attempts <= s.failures {
+		return nil, errors.New("read-only file system")
+	}
+	return s.Extension.(storage.Extension).GetClient(ctx, kind, receiver, name)
+}
+
+// A storage that can't be opened at the start is opened later, and counts as one that can't be written until then. What it held is older
+// than what the table has by then, and does not come back.
+func TestStorageThatOpensLater(t *testing.T) {
+	dir := t.TempDir()
+	before := openStored(t, fileStorage(t, dir))
+	before.post(t, group("ended meanwhile", 1))
+	before.post(t, group("goes on", 1))
+	before.save(t)
+	before.kill(t)
+
+	source := &lateSource{Extension: fileStorage(t, dir), failures: 3}
+	after := openStored(t, source)
+	require.Zero(t, after.table.Stats().Groups)
+	after.post(t, group("goes on", 2))
+	begin, seconds := time.Now(), 0
+	for ; after.keeper.store == nil; seconds++ {
+		require.Less(t, seconds, 60)
+		require.True(t, after.keeper.save(context.Background(), begin.Add(time.Duration(seconds)*time.Second), false))
+	}
+	assert.Equal(t, source.failures+1, source.attempts)
+	assert.InDelta(t, float64(source.failures)*reopenInterval.Seconds(), float64(seconds), 2)
+	assert.Equal(t, 1, after.logs.FilterMessageSnippet("can't be opened").Len())
+	assert.Equal(t, 1, after.logs.FilterMessageSnippet("can be opened now").Len())
+	want := states(after)
+	after.kill(t)
+
+	again := openStored(t, fileStorage(t, dir))
+	require.NotNil(t, again.keeper.store)
+	assert.Equal(t, want, states(again))
+	again.kill(t)
+}
+
+// While nothing is kept there are failures to alert on: the first at the start.
+func TestStorageThatIsNotOpenFails(t *testing.T) {
+	r := run(t, nil, host{storageID: clientSource{err: errors.New("read-only file system")}}, func(c *Config) { c.Storage = &storageID })
+	m, err := r.telemetry.GetMetric("otelcol_receiver_burrow_storage_failures")
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, m.Data.(metricdata.Sum[int64]).DataPoints[0].Value)
+	require.NoError(t, r.Shutdown(context.Background()))
+}
+
+// The last attempt is at the end, when the process before may have let go of the file.
+func TestStorageThatOpensAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	s := openStored(t, &lateSource{Extension: fileStorage(t, dir), failures: 1})
+	s.post(t, group("a", 1))
+	require.True(t, s.keeper.save(context.Background(), time.Now(), false))
+	require.Nil(t, s.keeper.store)
+	require.True(t, s.keeper.save(context.Background(), time.Now(), true))
+	require.NotNil(t, s.keeper.store)
+	s.kill(t)
+	again := openStored(t, fileStorage(t, dir))
+	assert.Equal(t, 1, again.table.Stats().Groups)
+	again.kill(t)
 }
 
 // What Start has opened is closed when it fails.
@@ -361,7 +431,7 @@ func TestFailedStartLeavesNothingOpen(t *testing.T) {
 	require.NoError(t, err)
 	require.Error(t, r.Start(context.Background(), host{storageID: fileStorage(t, dir)}))
 	other := openStored(t, fileStorage(t, dir))
-	require.NotNil(t, other.keeper)
+	require.NotNil(t, other.keeper.store)
 	assert.Zero(t, other.logs.FilterMessageSnippet("can't be opened yet").Len(), "no lock was left")
 	other.kill(t)
 	require.NoError(t, r.Shutdown(context.Background()))

@@ -536,7 +536,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.ReceiverBurrowStorageFailures, err = builder.meter.Int64Counter(
 		"otelcol_receiver_burrow_storage_failures",
-		metric.WithDescription("Number of times that the changed groups could not be written to the storage extension. [Alpha]"),
+		metric.WithDescription("Number of times that the storage extension could not be opened, or the changed groups not be written to it. [Alpha]"),
 		metric.WithUnit("{failure}"),
 	)
 	errs = errors.Join(errs, err)

@@ -378,7 +378,7 @@ func AssertEqualReceiverBurrowSeries(t *testing.T, tt *componenttest.Telemetry, 
 func AssertEqualReceiverBurrowStorageFailures(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_receiver_burrow_storage_failures",
-		Description: "Number of times that the changed groups could not be written to the storage extension. [Alpha]",
+		Description: "Number of times that the storage extension could not be opened, or the changed groups not be written to it. [Alpha]",
 		Unit:        "{failure}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,

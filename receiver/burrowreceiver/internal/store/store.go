@@ -77,22 +77,43 @@ type Loaded struct {
 	FirstErr                 error
 }
 
-// Load brings every group that has not expired into the table. The error is ErrForeign, or one of the client.
-func Load(ctx context.Context, client storage.Client, table *groups.Table, now time.Time) (*Store, Loaded, error) {
+// open reads how many slots there are. The error is ErrForeign, with which the store is as good as a new one, or one of the client.
+func open(ctx context.Context, client storage.Client, table *groups.Table) (*Store, error) {
 	s := &Store{
 		client: client, table: table, seed: maphash.MakeSeed(),
 		kept: map[name]*slot{}, times: map[int][]groups.Times{}, dirty: map[int]bool{},
 	}
-	var loaded Loaded
 	value, err := client.Get(ctx, slotsKey)
 	if err != nil || value == nil {
-		return s, loaded, err
+		return s, err
 	}
 	var count slotCount
 	if err := json.Unmarshal(value, &count); err != nil || count.Slots < 0 || count.Slots > maxSlots {
-		return s, loaded, fmt.Errorf("%w: %.50q under %q", ErrForeign, value, slotsKey)
+		return s, fmt.Errorf("%w: %.50q under %q", ErrForeign, value, slotsKey)
 	}
 	s.slots = count.Slots
+	return s, nil
+}
+
+// Begin keeps a table whose groups are newer than all that the storage holds. The first Save removes that.
+func Begin(ctx context.Context, client storage.Client, table *groups.Table) (*Store, error) {
+	s, err := open(ctx, client, table)
+	if err != nil && !errors.Is(err, ErrForeign) {
+		return nil, err
+	}
+	for number := range s.slots {
+		s.stale = append(s.stale, number)
+	}
+	return s, nil
+}
+
+// Load brings every group that has not expired into the table. The error is ErrForeign, or one of the client.
+func Load(ctx context.Context, client storage.Client, table *groups.Table, now time.Time) (*Store, Loaded, error) {
+	var loaded Loaded
+	s, err := open(ctx, client, table)
+	if err != nil {
+		return s, loaded, err
+	}
 	for first := 0; first < s.slots; first += slotsPerTimes {
 		if err := s.loadTimes(ctx, first/slotsPerTimes); err != nil {
 			return s, loaded, err
