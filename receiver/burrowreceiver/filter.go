@@ -57,6 +57,11 @@ func matchesAny(expressions []*regexp.Regexp, name string) bool {
 // filters are those of the receiver.
 type filters struct{ clusters, groups, topics filter }
 
+// takesGroup says whether what is told of a group is taken.
+func (f *filters) takesGroup(cluster, group string) bool {
+	return f.clusters.takes(cluster) && f.groups.takes(group)
+}
+
 func (c *Config) filters() (filters, error) {
 	clusters, errClusters := c.Clusters.compile("clusters")
 	groups, errGroups := c.Groups.compile("groups")

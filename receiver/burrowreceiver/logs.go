@@ -105,6 +105,8 @@ func sentence(e *groups.Event) string {
 		return fmt.Sprintf("Nothing was received of %s any more%s, last %s, %s", lowerFirst(group), lasted, e.Status, lag)
 	case e.EndedBy == groups.EndedByGone:
 		return fmt.Sprintf("%s is gone%s: Burrow does not list it any more, last %s, %s", group, lasted, e.Status, lag)
+	case e.EndedBy == groups.EndedByFilter:
+		return fmt.Sprintf("%s is left out by the filters of the configuration now%s, last %s, %s", group, lasted, e.Status, lag)
 	case e.EndedBy == groups.EndedByPoll:
 		return fmt.Sprintf("%s is OK again%s, as Burrow's API says, %s", group, lasted, lag)
 	default:

@@ -56,7 +56,9 @@ func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now
 	}
 	var err error
 	k.store, err = withClient(ctx, func() (storage.Client, error) { return openClient(ctx, source, r.set.ID, k.logger) },
-		func(client storage.Client) (*store.Store, error) { return k.load(ctx, client, r.table, now()) })
+		func(client storage.Client) (*store.Store, error) {
+			return k.load(ctx, client, r.table, &r.filters, now())
+		})
 	switch {
 	case errors.Is(err, errDamaged):
 		k.logger.Error("The storage can't be opened: nothing is kept over a restart. Its database is damaged: remove the file, and restart.", zap.Error(err))
@@ -92,8 +94,8 @@ func withClient(ctx context.Context, open func() (storage.Client, error), use fu
 	return s, nil
 }
 
-// load brings what the storage holds into the table.
-func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.Table, now time.Time) (*store.Store, error) {
+// load brings what the storage holds into the table, and ends what the filters leave out, which may be others than before.
+func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.Table, f *filters, now time.Time) (*store.Store, error) {
 	s, loaded, err := store.Load(ctx, client, table, now)
 	switch {
 	case errors.Is(err, store.ErrForeign):
@@ -104,7 +106,8 @@ func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.
 	if loaded.LeftOut > 0 {
 		k.logger.Warn("Some groups in the storage can't be used. They come back with their next notification.", zap.Int("groups", loaded.LeftOut), zap.Error(loaded.FirstErr))
 	}
-	k.logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups), zap.Int("expired", loaded.Expired))
+	leftOut := table.EndLeftOut(f.takesGroup, now)
+	k.logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups-leftOut), zap.Int("expired", loaded.Expired), zap.Int("filtered", leftOut))
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -55,7 +56,7 @@ type stored struct {
 	logs    *observer.ObservedLogs
 }
 
-func openStored(t testing.TB, source component.Component) *stored {
+func openStored(t testing.TB, source component.Component, changes ...func(*Config)) *stored {
 	t.Helper()
 	core, logs := observer.New(zap.InfoLevel)
 	set := receivertest.NewNopSettings(metadata.Type)
@@ -65,6 +66,9 @@ func openStored(t testing.TB, source component.Component) *stored {
 	var err error
 	cfg := createDefaultConfig().(*Config)
 	cfg.Storage = &storageID
+	for _, change := range changes {
+		change(cfg)
+	}
 	s.burrowReceiver, err = newMetricsReceiver(set, cfg, s.metrics)
 	require.NoError(t, err)
 	s.addLogs(s.events)
@@ -391,6 +395,42 @@ func TestStorageThatOpensLater(t *testing.T) {
 	again := openStored(t, fileStorage(t, dir))
 	require.NotNil(t, again.keeper.store)
 	assert.Equal(t, want, states(again))
+	again.kill(t)
+}
+
+// A group that the filters leave out since the restart ends at once, in every pipeline and with its incident, and is not kept any more.
+func TestFiltersHoldForTheStorage(t *testing.T) {
+	dir := t.TempDir()
+	before := openStored(t, fileStorage(t, dir))
+	before.post(t, recordedBody(t, "warn.json"))
+	before.post(t, group("stays", 1))
+	before.save(t)
+	held := before.handOver(t)
+	before.kill(t)
+
+	after := openStored(t, fileStorage(t, dir), func(c *Config) { c.Groups.Exclude = []string{"^fraud-"} })
+	assert.Equal(t, []string{"c/stays"}, slices.Sorted(maps.Keys(states(after))))
+	for _, e := range after.emitters {
+		require.True(t, e.emit(context.Background(), time.Now(), false))
+	}
+	for _, md := range after.metrics.AllMetrics() {
+		held.take(t, md)
+	}
+	require.NotEmpty(t, held)
+	for series := range held {
+		assert.NotContains(t, series, "fraud-check")
+	}
+	require.Equal(t, 1, after.events.LogRecordCount())
+	record := after.events.AllLogs()[0].ResourceLogs().At(0).ScopeLogs().At(0).LogRecords().At(0)
+	by, _ := record.Attributes().Get("burrow.incident.ended_by")
+	assert.Equal(t, "filter", by.Str())
+	assert.Contains(t, record.Body().Str(), "is left out by the filters")
+	assert.Zero(t, after.table.Stats().Expired)
+	after.save(t)
+	after.kill(t)
+
+	again := openStored(t, fileStorage(t, dir))
+	assert.Equal(t, 1, again.table.Stats().Groups)
 	again.kill(t)
 }
 

@@ -173,7 +173,7 @@ func (w *webhook) accept(r *http.Request, received time.Time) (metadata.Attribut
 	if refused != nil {
 		return 0, refused
 	}
-	if !w.filters.clusters.takes(notification.Group.Cluster) || !w.filters.groups.takes(notification.Group.Group) {
+	if !w.filters.takesGroup(notification.Group.Cluster, notification.Group.Group) {
 		w.filtered.Add(1)
 		return metadata.AttributeOutcomeFiltered, nil
 	}

@@ -90,13 +90,15 @@ const (
 type EndedBy string
 
 // A close is a notification of an OK group with the ID of its incident. If that is lost, the next OK says the same. An answer
-// of Burrow's API can come before both. Of a group that was deleted, only the API's lists say so.
+// of Burrow's API can come before both. Of a group that was deleted, only the API's lists say so. A
+// group from before a restart may be left out by filters now.
 const (
 	EndedByClose  EndedBy = "close"
 	EndedByOK     EndedBy = "ok"
 	EndedByPoll   EndedBy = "poll"
 	EndedByExpiry EndedBy = "expiry"
 	EndedByGone   EndedBy = "gone"
+	EndedByFilter EndedBy = "filter"
 )
 
 // Event is what happened to an incident of a group.

@@ -42,10 +42,13 @@ func (t *Table) TakeNews() News {
 }
 
 func (n *news) left(k key, by EndedBy) {
-	if by == EndedByGone {
+	switch by {
+	case EndedByGone:
 		n.Gone++
-	} else {
+	case EndedByExpiry:
 		n.Expired++
+	default: // it was not Burrow's doing
+		return
 	}
 	if len(n.Left) < n.maxLeft {
 		n.Left = append(n.Left, Departure{Cluster: k.cluster, Group: k.name, By: by})

@@ -387,6 +387,19 @@ func (t *Table) Expire(now time.Time) {
 	}
 }
 
+// EndLeftOut ends the groups that takes leaves out, and says how many.
+func (t *Table) EndLeftOut(takes func(cluster, group string) bool, now time.Time) (ended int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for k, e := range t.groups {
+		if e.current != nil && !takes(k.cluster, k.name) {
+			t.endGroup(e, EndedByFilter, now)
+			ended++
+		}
+	}
+	return ended
+}
+
 // endGroup forgets a group. Its series end with the next hand-over.
 func (t *Table) endGroup(e *entry[State], by EndedBy, now time.Time) {
 	t.news.left(e.key, by)
