@@ -101,10 +101,10 @@ func TestAttack(t *testing.T) {
 		"1,100 connections that were refused": {descriptors: 1024, run: func(ctx context.Context, k *karrot) error {
 			return idle(ctx, k.webhook, 1100, "GET / HTTP/1.1\r\nHost: karrot\r\n\r\n")
 		}},
-		"1,100 connections that say nothing to Prometheus' page": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
+		"1,100 connections that say nothing to the scraped port": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
 			return idle(ctx, k.metrics, 1100, "")
 		}},
-		"1,100 connections that have asked for Prometheus' page": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
+		"1,100 connections that have asked the scraped port for another page": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="prometheus"}`, run: func(ctx context.Context, k *karrot) error {
 			return idle(ctx, k.metrics, 1100, "GET / HTTP/1.1\r\nHost: karrot\r\n\r\n")
 		}},
 		"1,100 connections that say nothing to the health check": {descriptors: 1024, counted: `otelcol_karrot_connections_closed_total{component="health_check"}`, run: func(ctx context.Context, k *karrot) error {
