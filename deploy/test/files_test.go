@@ -165,10 +165,12 @@ func TestNamedThingsExist(t *testing.T) {
 			return ports[name] || portsOfOthers[name] != "" || name == "10001" // the user of the image
 		}, nil},
 		kind{"alert", regexp.MustCompile(`\b((?:KafkaConsumer|Karrot)[A-Z]\w*)`), func(name string) bool { return alerts[name] }, nil},
-		kind{"value", regexp.MustCompile("[^\\w./-]((?:" + strings.Join(valuesOfChart(schema), "|") + `)(?:\.[a-zA-Z]\w*)+)`), func(name string) bool { return isValue(schema, name, variables) },
+		kind{
+			"value", regexp.MustCompile("[^\\w./-]((?:" + strings.Join(valuesOfChart(schema), "|") + `)(?:\.[a-zA-Z]\w*)+)`), func(name string) bool { return isValue(schema, name, variables) },
 			func(path string) bool {
 				return slices.Contains([]string{"README.md", "UPGRADING.md", "NOTES.txt", "_helpers.tpl", "values.yaml", "deploying.md"}, filepath.Base(path)) && !strings.Contains(path, "/compose/")
-			}},
+			},
+		},
 		kind{"parameter", regexp.MustCompile(`\s([A-Z][A-Za-z]+)=`), func(name string) bool { return parametersOfTemplates(t)[name] }, markdown},
 		kind{"link", regexp.MustCompile(`\]\((\w[^):#]*)`), nil, markdown}.below(t),
 	)

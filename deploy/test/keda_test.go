@@ -71,7 +71,8 @@ func TestKEDAQuery(t *testing.T) {
 		{[]series{partition("0", "45000")}, []map[string]any{}},
 		// Two Karrots.
 		{[]series{
-			{`burrow_group_total_lag{cluster="east",group="orders",instance="a"}`, "1500"}, {`burrow_group_total_lag{cluster="east",group="orders",instance="b"}`, "1400"},
+			{`burrow_group_total_lag{cluster="east",group="orders",instance="a"}`, "1500"},
+			{`burrow_group_total_lag{cluster="east",group="orders",instance="b"}`, "1400"},
 			{`burrow_partition_lag{cluster="east",group="orders",topic="orders",partition="0",instance="a"}`, "1500"},
 			{`burrow_partition_lag{cluster="east",group="orders",topic="orders",partition="0",instance="b"}`, "1400"},
 		}, []map[string]any{{"value": 1000}}},

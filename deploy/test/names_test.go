@@ -150,7 +150,7 @@ func TestAgainstRunningPrometheus(t *testing.T) {
 			}
 		}
 		// And in sentences, comments and templates.
-		dotted := regexp.MustCompile("(?m)^### (burrow\\.[\\w.]+)$").FindAllStringSubmatch(string(documented), -1)
+		dotted := regexp.MustCompile(`(?m)^### (burrow\.[\w.]+)$`).FindAllStringSubmatch(string(documented), -1)
 		require.Greater(t, len(dotted), 10)
 		inDocuments := map[string]bool{}
 		for _, found := range dotted {

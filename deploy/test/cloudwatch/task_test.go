@@ -36,8 +36,10 @@ func TestTask(t *testing.T) {
 		with("FileSystem=FILE_SYSTEM"),
 		with("Config=cloudwatch-durable", "FileSystem=FILE_SYSTEM"),
 		with("Config=cloudwatch-durable"),
+		with("Config=cloudwatch-otlp"),
 	)
 	assert.Contains(t, stacks[4].Error, "Set FileSystem")
+	assert.Contains(t, stacks[5].Error, "Config must be one of")
 	for i, want := range []struct {
 		configs, logGroup, namespace string
 		volume                       bool

@@ -55,8 +55,8 @@ func TestClusterLabelIsRenamed(t *testing.T) {
 			// Karrot's own metrics know clusters too.
 			`{__name__="otelcol_receiver_burrow_last_moved_timestamp_seconds", cluster="east"}`: `{__name__="otelcol_receiver_burrow_last_moved_timestamp_seconds", kafka_cluster="east"}`,
 			`{__name__="otelcol_receiver_burrow_groups", job="karrot"}`:                         `{__name__="otelcol_receiver_burrow_groups", job="karrot"}`,
-			`{__name__="burrow_group_status", cluster="east", group="a"}`: `{__name__="burrow_group_status", group="a", kafka_cluster="east"}`,
-			`{__name__="target_info", job="karrot"}`:                      `{__name__="target_info", job="karrot"}`,
+			`{__name__="burrow_group_status", cluster="east", group="a"}`:                       `{__name__="burrow_group_status", group="a", kafka_cluster="east"}`,
+			`{__name__="target_info", job="karrot"}`:                                            `{__name__="target_info", job="karrot"}`,
 		} {
 			in, err := parser.ParseMetric(given)
 			require.NoError(t, err)

@@ -78,6 +78,8 @@ func startRendered(t *testing.T, o *objects) {
 		require.True(t, found, "nothing listens on the port %s of the container", name)
 	}
 	env["KARROT_TELEMETRY_HOST"] = loopback
+	// The root file system cannot be written to.
+	env["KARROT_STORAGE_DIRECTORY"] = "/proc/karrot"
 	if folder := folders["/var/lib/karrot"]; folder != "" {
 		env["KARROT_STORAGE_DIRECTORY"] = folder
 	}
@@ -104,12 +106,14 @@ func startRendered(t *testing.T, o *objects) {
 	require.Zero(t, validate.Wait(), "%s", validate.Output())
 
 	p := run.Start(t, "", env, binary, args...)
-	p.Until(t, 30*time.Second, func() string {
-		if status, text := run.Get(t, "http://"+address["health"]+"/heartbeat"); status != http.StatusOK {
-			return text
-		}
-		return ""
-	})
+	for _, probe := range []*core.Probe{container.ReadinessProbe, container.LivenessProbe} {
+		p.Until(t, 30*time.Second, func() string {
+			if status, text := run.Get(t, "http://"+address[probe.HTTPGet.Port.StrVal]+probe.HTTPGet.Path); status != http.StatusOK {
+				return "a probe fails: " + text
+			}
+			return ""
+		})
+	}
 	body, err := os.ReadFile(root + "/testdata/notifications/warn.json")
 	require.NoError(t, err)
 	scheme, client, credentials := "http", http.DefaultClient, ""

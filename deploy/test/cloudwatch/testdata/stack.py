@@ -4,7 +4,7 @@ The standard input is a JSON list of stacks: {"template": text, "parameters": {n
 service and an EFS file system; FILE_SYSTEM in a parameter is its ID.
 
 moto's CloudFormation knows no alarms and no scaling. Here it learns them: what a template says of one, with everything in it resolved, goes to
-the call that makes it, whose parameters boto3 and moto check. It does not look at the rules of a template either; they are applied here.
+the call that makes it, whose parameters boto3 and moto check. It does not look at the rules of a template and at the values that it allows; they are applied here.
 """
 
 import json
@@ -185,6 +185,9 @@ def apply_rules(template, parameters):
             return not value(argument[0])
         raise NotImplementedError(function)
 
+    for name, parameter in template["Parameters"].items():
+        if "AllowedValues" in parameter and values[name] not in parameter["AllowedValues"]:
+            raise ValueError(f"{name} must be one of {parameter['AllowedValues']}")
     for rule in template.get("Rules", {}).values():
         if value(rule["RuleCondition"]):
             for assertion in rule["Assertions"]:
