@@ -108,6 +108,10 @@ func TestKustomize(t *testing.T) {
 				dir = withComponent(t, dir)
 			}
 			o := build(t, dir)
+			if strings.Contains(dir, "/overlays/") {
+				template, _ := o.pod(t)
+				assert.Regexp(t, `^registry\.example\.com/karrot:`, template.Spec.Containers[0].Image, "the overlay names another image than the base")
+			}
 			checkObjects(t, o)
 			checkRules(t, o)
 			startRendered(t, o)
