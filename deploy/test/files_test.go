@@ -164,7 +164,7 @@ func TestNamedThingsExist(t *testing.T) {
 		kind{"port", regexp.MustCompile(`(?i)(?:\bports?["':= ]+|:)(\d{2,5})(?:\.?(?:[^\w.]|$))`), func(name string) bool {
 			return ports[name] || portsOfOthers[name] != "" || name == "10001" // the user of the image
 		}, nil},
-		kind{"alert", regexp.MustCompile(`\b((?:KafkaConsumer|Karrot)[A-Z]\w*)`), func(name string) bool { return alerts[name] }, nil},
+		kind{"alert", regexp.MustCompile(`\b((?:KafkaConsumer|KafkaCluster|Karrot)[A-Z]\w*)`), func(name string) bool { return alerts[name] }, nil},
 		kind{
 			"value", regexp.MustCompile("[^\\w./-]((?:" + strings.Join(valuesOfChart(schema), "|") + `)(?:\.[a-zA-Z]\w*)+)`), func(name string) bool { return isValue(schema, name, variables) },
 			func(path string) bool {
