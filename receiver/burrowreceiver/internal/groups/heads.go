@@ -111,6 +111,8 @@ type headHistory struct {
 	askedAt uint32
 	// fell is that of the topic.
 	fell int64
+	// made is a moment after which what is told was read: the newest commit of an evaluation, or when the API was asked.
+	made int64
 }
 
 // headPoint says that the head had reached offset at that time. It may have done so up to one offset-refresh earlier.
@@ -288,7 +290,7 @@ func (h *headHistory) isBehind(p *burrow.PartitionStatus, read int64) bool {
 
 // isBelow says so of one commit. With min-distance Burrow gives one the time of an earlier one, so that it counts when it saw it.
 func (h *headHistory) isBelow(c *burrow.Commit, read int64) bool {
-	return c.Known() && c.Offset > h.newest().offset && c.Timestamp > 0 && max(c.Timestamp, c.ObservedAt) < read-clockDifference
+	return c.Known() && c.Offset > h.newest().offset && c.Timestamp > 0 && seenAt(*c) < read-clockDifference
 }
 
 // countAhead counts a partition whose head is followed in s.Ahead, if its commit is ahead of the head.
@@ -321,6 +323,7 @@ func (h *headHistory) forget(now int64) {
 // observe adds what a group's partition tells of the head, and returns the group's time lag there.
 func (h *headHistory) observe(p *burrow.PartitionStatus, now int64) timeLag {
 	h.forget(now)
+	h.made = seenAt(p.End)
 	h.compare(p, now)
 	h.commit(p.Start, now)
 	if !p.End.Known() {
@@ -386,26 +389,29 @@ func headOf(c burrow.Commit, lag int64) (head int64, ok bool) {
 }
 
 // compare finds out whether the head has fallen: the one that an evaluation tells is below one that Burrow had before, or below a commit that
-// is older than any head can be. What one evaluation tells is of one Burrow. Another evaluation can have been kept, or be of another Burrow.
+// is older than any head can be. What one evaluation tells is of one Burrow. Another evaluation can be of another Burrow, and older than it
+// comes: it was made after the newest commit that it tells of.
 func (h *headHistory) compare(p *burrow.PartitionStatus, now int64) {
 	told, ok := headOf(p.End, p.CurrentLag)
 	if !ok {
 		return
 	}
 	for _, c := range [...]burrow.Commit{p.Start, p.End} {
-		at := max(c.Timestamp, c.ObservedAt)
 		head, ok := headOf(c, c.Lag)
-		if !ok && c.Known() && now-at > maxRefresh+maxCached {
+		if !ok && c.Known() && h.made-seenAt(c) > maxRefresh {
 			head, ok = c.Offset, true
 		}
 		if ok && head > told {
-			h.fall(told, min(at, now-1))
+			h.fall(told, min(seenAt(c), now-1))
 		}
 	}
-	if toldAt := 1000 * int64(h.toldAt); h.told > told && now-toldAt >= maxRefresh {
+	if toldAt := 1000 * int64(h.toldAt); h.told > told && h.made-toldAt >= maxRefresh/2 {
 		h.fall(told, toldAt)
 	}
 }
+
+// seenAt is when Burrow saw a commit, or when it was made if that is later by the clock of the broker.
+func seenAt(c burrow.Commit) int64 { return max(c.Timestamp, c.ObservedAt) }
 
 // fall forgets the topic that was there until a moment, because it was recreated: the head is at offset now.
 func (h *headHistory) fall(offset, until int64) {
@@ -423,6 +429,7 @@ func (h *headHistory) fall(offset, until int64) {
 // again says that Burrow has read heads since it began to tell of some that are below what is known.
 func (h *headHistory) see(p headPoint, t *topicHeads, read int64, again bool) {
 	h.forget(p.at)
+	h.made = p.at
 	if h.fallen(p, t.read) || again && h.isAbove(p) && h.newest().at <= t.read {
 		h.fall(p.offset, h.newest().at)
 	}
@@ -454,7 +461,7 @@ func (h *headHistory) commit(c burrow.Commit, now int64) {
 	if !c.Known() || c.Lag == burrow.Unknown || c.Timestamp == 0 {
 		return
 	}
-	if at := max(c.Timestamp, c.ObservedAt); at <= now {
+	if at := seenAt(c); at <= now {
 		h.head(c.Offset, c.Lag, at)
 	}
 }
@@ -500,7 +507,8 @@ func (h *headHistory) add(p headPoint) {
 			if k == 0 || h.points[k-1].offset <= p.offset {
 				return
 			}
-			h.fell, k = max(h.fell, h.points[i-1].at), 0
+			h.fellTo(p.offset, h.points[:i])
+			k = 0
 		}
 		h.points = slices.Delete(h.points, k, i)
 		i, j = k, j-(i-k)
@@ -517,6 +525,15 @@ func (h *headHistory) add(p headPoint) {
 		}
 	}
 	h.insert(i, p)
+}
+
+// fellTo notes that the head has fallen since it was seen higher at points, as far as what tells so is known to be newer: notifications can come late.
+func (h *headHistory) fellTo(offset int64, points []headPoint) {
+	for _, p := range points {
+		if p.offset > offset && p.at < h.made {
+			h.fell = max(h.fell, p.at)
+		}
+	}
 }
 
 // hasJustFallen says whether a moment is one of the first in which the topic is another one.
