@@ -61,7 +61,7 @@ func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now
 		})
 	switch {
 	case errors.Is(err, errDamaged):
-		k.logger.Error("The storage can't be opened: nothing is kept over a restart. Its database is damaged: remove the file, and restart.", zap.Error(err))
+		k.logger.Error("The storage can't be opened: nothing is kept over a restart.", zap.Error(err))
 	case err != nil:
 		k.logger.Error("The storage can't be opened: nothing is kept over a restart until it can. It is tried again. The error \"timeout\" means that another process holds its lock. If it says that the database is invalid, remove the file.",
 			zap.Error(err), zap.Duration("every", reopenInterval))
@@ -89,7 +89,10 @@ func withClient(ctx context.Context, open func() (storage.Client, error), use fu
 	}
 	s, err := use(client)
 	if err != nil {
-		return nil, errors.Join(err, client.Close(ctx))
+		if closing := client.Close(ctx); !errors.Is(closing, errDamaged) {
+			err = errors.Join(err, closing)
+		}
+		return nil, err
 	}
 	return s, nil
 }
@@ -133,19 +136,62 @@ func openClient(ctx context.Context, source storage.Extension, receiver componen
 }
 
 // errDamaged means that the database's library can't read its file.
-var errDamaged = errors.New("damaged")
+var errDamaged = errors.New("the database is damaged, remove its file and restart")
 
-// getClient makes the error of a damaged database an error. The database's library panics on it, which file_storage catches if recreate is
-// set. A file that is shorter than it says makes it read behind the end, which is a panic only with SetPanicOnFault; without, the
-// process would end at this start and at each one after it.
-func getClient(ctx context.Context, source storage.Extension, receiver component.ID) (client storage.Client, err error) {
+func getClient(ctx context.Context, source storage.Extension, receiver component.ID) (storage.Client, error) {
+	g := &guardedClient{}
+	err := g.guard(func() (err error) {
+		g.client, err = source.GetClient(ctx, component.KindReceiver, receiver, "")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// guardedClient makes an error of what the database's library does not take for one. It panics on damage, which file_storage catches while it
+// opens the file, if recreate is set. And it maps the file into memory: where that has become shorter, or the disk does not give a page, reading is
+// a fault, which ends the process unless the goroutine asks for a panic. After damage nothing is asked any more: the library may hold a lock of
+// its own for ever. One goroutine uses it.
+type guardedClient struct {
+	client  storage.Client
+	damaged error
+}
+
+func (g *guardedClient) guard(do func() error) (err error) {
+	if g.damaged != nil {
+		return g.damaged
+	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if problem := recover(); problem != nil {
-			client, err = nil, fmt.Errorf("%w: %v", errDamaged, problem)
+			g.damaged = fmt.Errorf("%w: %v", errDamaged, problem)
+			err = g.damaged
 		}
 	}()
-	return source.GetClient(ctx, component.KindReceiver, receiver, "")
+	return do()
+}
+
+func (g *guardedClient) Get(ctx context.Context, key string) (value []byte, err error) {
+	err = g.guard(func() (err error) { value, err = g.client.Get(ctx, key); return err })
+	return value, err
+}
+
+func (g *guardedClient) Set(ctx context.Context, key string, value []byte) error {
+	return g.guard(func() error { return g.client.Set(ctx, key, value) })
+}
+
+func (g *guardedClient) Delete(ctx context.Context, key string) error {
+	return g.guard(func() error { return g.client.Delete(ctx, key) })
+}
+
+func (g *guardedClient) Batch(ctx context.Context, operations ...*storage.Operation) error {
+	return g.guard(func() error { return g.client.Batch(ctx, operations...) })
+}
+
+func (g *guardedClient) Close(ctx context.Context) error {
+	return g.guard(func() error { return g.client.Close(ctx) })
 }
 
 // save writes what has changed since the last time. It counts failures, and logs when they begin and when they end.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -250,7 +251,7 @@ func startOnDamagedFile(t *testing.T, dir string, noDatabase bool) {
 	s := openStored(t, fileStorage(t, dir))
 	if s.keeper.store == nil {
 		require.True(t, noDatabase, "%v", s.logs.All())
-		require.Equal(t, 1, s.logs.FilterMessageSnippet("remove the file").Len())
+		require.Equal(t, 1, s.logs.FilterMessageSnippet("can't be opened: nothing is kept").Len())
 		return
 	}
 	s.post(t, recordedBody(t, "warn.json"))
@@ -330,7 +331,43 @@ func TestDamagedFileWithoutRecreate(t *testing.T) {
 	require.NoError(t, e.Start(context.Background(), componenttest.NewNopHost()))
 	after := openStored(t, e)
 	assert.Nil(t, after.keeper.store)
-	assert.Equal(t, 1, after.logs.FilterMessageSnippet("remove the file").Len())
+	lines := after.logs.FilterMessageSnippet("can't be opened: nothing is kept").All()
+	require.Len(t, lines, 1)
+	assert.Contains(t, lines[0].ContextMap()["error"], "remove its file")
+}
+
+// A file that becomes shorter while it is open, or a disk that fails, does not end the process. The table goes on, and it is kept again after the
+// file was removed.
+func TestFileIsDamagedWhileItIsOpen(t *testing.T) {
+	for _, size := range []int64{0, 4096, 8192} {
+		t.Run(strconv.FormatInt(size, 10), func(t *testing.T) {
+			dir := t.TempDir()
+			s := openStored(t, fileStorage(t, dir))
+			for i := range 300 {
+				s.post(t, group(fmt.Sprint("group ", i), i))
+			}
+			s.save(t)
+			files, err := filepath.Glob(filepath.Join(dir, "*"))
+			require.NoError(t, err)
+			require.Len(t, files, 1)
+			require.NoError(t, os.Truncate(files[0], size))
+			for i := range 300 {
+				s.post(t, group(fmt.Sprint("group ", i), i+1))
+				s.save(t)
+			}
+			assert.True(t, s.keeper.outage.failing)
+			failed := s.logs.FilterMessageSnippet("can't be written").All()
+			require.Len(t, failed, 1)
+			assert.Contains(t, failed[0].ContextMap()["error"], "remove its file")
+			assert.Equal(t, 300, s.table.Stats().Groups)
+			s.kill(t)
+
+			require.NoError(t, os.Remove(files[0]))
+			again := openStored(t, fileStorage(t, dir))
+			require.NotNil(t, again.keeper.store)
+			again.kill(t)
+		})
+	}
 }
 
 // In a rolling restart the process before holds the file until it has handed over everything.
