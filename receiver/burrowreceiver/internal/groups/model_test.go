@@ -235,9 +235,6 @@ func (w *world) finish() {
 
 // hear takes the events of incidents and holds them to each other.
 func (w *world) hear() {
-	if w.full {
-		return // what a restart finds no place for ends without an event
-	}
 	for _, e := range w.table.TakeEvents(1000) {
 		switch e.Kind {
 		case Opened:
@@ -259,7 +256,12 @@ func (w *world) hear() {
 func (w *world) restart() {
 	w.hear()
 	old := w.table
-	w.table = New(w.limits)
+	limits := w.limits
+	if w.full { // with less room than before
+		limits.MaxGroups -= w.random.IntN(limits.MaxGroups)
+		limits.MaxPartitions -= w.random.IntN(limits.MaxPartitions)
+	}
+	w.table = New(limits)
 	w.table.KeepEvents(1000)
 	old.Each(func(s *State) {
 		old.mu.Unlock()

@@ -160,6 +160,7 @@ func TestCountedIsHeld(t *testing.T) {
 			t: t, random: rand.New(rand.NewPCG(seed, 11)), limits: tight, table: New(tight), now: start, full: true,
 			healthy: page{}, other: page{}, open: map[string]bool{}, opened: map[string]int64{},
 		}
+		w.table.KeepEvents(1000)
 		for range 4000 {
 			w.step()
 			switch {

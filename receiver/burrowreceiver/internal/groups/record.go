@@ -189,7 +189,8 @@ var ErrOld = errors.New("the group has expired")
 
 // Restore brings a record into the table as the current state of its group. Times are those of a later state with the same
 // Digest; they count only if they belong to this record. The state is returned also with ErrOld, and then the group has ended: its series too, and if an incident was
-// open, its end is an event. Any other error means that the record is damaged, foreign, or more than the table may hold.
+// open, its end is an event. Any other error means that the record is damaged, foreign, or that of one group more than the table may
+// hold. Partitions that have no place are left out.
 func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error) {
 	var r record
 	if err := json.Unmarshal(data, &r); err != nil {
@@ -212,15 +213,23 @@ func (t *Table) Restore(data []byte, times Times, now time.Time) (*State, error)
 		t.endIncident(s, EndedByExpiry, now)
 		return s, ErrOld
 	case !t.makeRoom(k, now):
+		// The limit is lower now. That the group is bad can't be told any more.
+		t.endIncident(s, EndedByExpiry, now)
 		return nil, ErrTooManyGroups
-	case !t.hasPlaces(nil, s.places):
-		return nil, ErrTooManyPartitions
 	}
 	e := t.addGroup(k)
-	t.hold(s, 1)
 	t.setGroup(e, s)
 	// A pipeline may have it from before the restart.
 	e.begun = true
+	if !t.hasPlaces(nil, s.places) {
+		without := *s
+		t.leftOut += int64(len(s.Group.Partitions))
+		without.leaveOutPartitions()
+		s = &without
+		t.setGroup(e, s)
+		t.boundReplaced(&e.outgoing, now)
+	}
+	t.hold(s, 1)
 	if expired {
 		t.endGroup(e, EndedByExpiry, now)
 		return s, ErrOld

@@ -55,8 +55,29 @@ func TestRecordAndRestore(t *testing.T) {
 	assert.Equal(t, at(-1000), future.Received, "the clock was put back")
 	_, err = New(Limits{MaxGroups: 0, MaxPartitions: 10, ExpireAfter: time.Hour}).Restore(data, Times{}, at(60))
 	require.ErrorIs(t, err, ErrTooManyGroups)
-	_, err = New(Limits{MaxGroups: 1, MaxPartitions: 1, ExpireAfter: time.Hour}).Restore(data, Times{}, at(60))
-	require.ErrorIs(t, err, ErrTooManyPartitions)
+}
+
+// A limit that is lower since the restart takes no known group away for want of places for its partitions, and leaves no incident open.
+func TestRestoreWithLessRoom(t *testing.T) {
+	table := New(Limits{MaxGroups: 2, MaxPartitions: 3, ExpireAfter: time.Hour})
+	table.KeepEvents(5)
+	require.NoError(t, table.Update(notification("other", 1, 1, 2), at(50)))
+	table.Finish(collect(table, at(51)), true, at(51))
+	state, err := table.Restore(recorded(t), Times{}, at(60))
+	require.NoError(t, err)
+	assert.Empty(t, state.Group.Partitions)
+	assert.Equal(t, burrow.StatusErr, state.Group.Status)
+	assert.Equal(t, Places{Groups: 2, Partitions: 2, LeftOut: 2}, table.Places())
+	assert.Equal(t, []string{"g>5@40 -t/1 -t/2"}, short(collect(table, at(60))))
+	assert.Empty(t, table.TakeEvents(10))
+
+	table = New(Limits{MaxGroups: 0, MaxPartitions: 10, ExpireAfter: time.Hour})
+	table.KeepEvents(5)
+	_, err = table.Restore(recorded(t), Times{}, at(60))
+	require.ErrorIs(t, err, ErrTooManyGroups)
+	events := table.TakeEvents(10)
+	require.Len(t, events, 1)
+	assert.Equal(t, "ended by expiry a since -100 at 60: ERR to ERR", describe(events[0]))
 }
 
 func TestRestoreOld(t *testing.T) {

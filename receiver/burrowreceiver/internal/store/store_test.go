@@ -361,7 +361,7 @@ func TestNewestRecordWins(t *testing.T) {
 		save(t, s)
 	}
 	small := limits
-	small.MaxPartitions = 1 // lowered: x and y are left out
+	small.MaxGroups = 1 // lowered: x and y are left out
 	table = groups.New(small)
 	s, loaded, err := Load(context.Background(), client, table, at(10))
 	require.NoError(t, err)
