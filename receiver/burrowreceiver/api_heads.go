@@ -178,6 +178,9 @@ func (r *round) allHeads(ctx context.Context, cluster string, c *rhythm, topics 
 			leader, most = name, now.sum-before.sum
 		}
 	})
+	if ctx.Err() != nil {
+		return // not all were asked for
+	}
 	if _, there := told[c.leader]; leader == "" && there {
 		leader = c.leader
 	}
