@@ -218,9 +218,17 @@ clean: ## Remove what was built
 MODULES += deploy/test deploy/test/keda
 
 .PHONY: test-deploy
-test-deploy: build build/cfn-lint/installed build/moto/installed ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager, Python's venv)
+test-deploy: build build/cfn-lint/installed build/moto/installed deploy/test/dashboard/node_modules ## Test what is in deploy/ (needs Debian's prometheus and prometheus-alertmanager, Python's venv, npm)
 	cd deploy/test && PATH="$(CURDIR)/build/cfn-lint/bin:$$PATH" KARROT_BIN=$(CURDIR)/$(BIN) $(GOTEST) -timeout 20m ./...
 	cd deploy/test/keda && $(GOTEST) ./...
+
+.PHONY: dashboard-pictures
+dashboard-pictures: build deploy/test/dashboard/node_modules ## Draw the pictures of the dashboard in docs/dashboard from recorded traffic (five minutes; needs Prometheus, npm and Chromium)
+	cd deploy/test && KARROT_BIN=$(CURDIR)/$(BIN) go test -count=1 -timeout 15m -run '^TestDashboardPictures$$' -v . -args -pictures
+
+deploy/test/dashboard/node_modules: deploy/test/dashboard/package-lock.json
+	cd deploy/test/dashboard && npm ci --ignore-scripts
+	touch $@
 
 build/cfn-lint/installed:
 	python3 -m venv build/cfn-lint

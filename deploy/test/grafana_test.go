@@ -54,7 +54,7 @@ func (d dashboard) expr(text string) string {
 	for _, v := range d.Templating.List {
 		text = strings.ReplaceAll(text, "$"+v.Name, v.AllValue)
 	}
-	return strings.ReplaceAll(text, "$__rate_interval", "1m")
+	return strings.NewReplacer("$__rate_interval", "1m", "$__range", "3h").Replace(text)
 }
 
 // Grafana's own types refuse what they do not know, in panels and in queries too.
@@ -101,6 +101,19 @@ func TestDashboardRulesFindWhatTheyShould(t *testing.T) {
 	}
 }
 
+// Runbooks send readers to panels.
+func TestRunbooksNamePanels(t *testing.T) {
+	d := readDashboard(t)
+	named := 0
+	for path, text := range artefacts(t) {
+		for _, found := range regexp.MustCompile(`panel \*([^*]+)\*`).FindAllStringSubmatch(text, -1) {
+			named++
+			assert.True(t, slices.ContainsFunc(d.Panels, func(p panel) bool { return p.Title == found[1] }), "%s names the panel %s, which the dashboard does not have", path, found[1])
+		}
+	}
+	assert.GreaterOrEqual(t, named, 3)
+}
+
 var variableInQuery = regexp.MustCompile(`\$\{?(\w+)`)
 
 func dashboardProblems(d dashboard) []string {
@@ -108,7 +121,7 @@ func dashboardProblems(d dashboard) []string {
 	complain := func(p panel, format string, args ...any) {
 		problems = append(problems, fmt.Sprintf("panel %d %q: ", p.ID, p.Title)+fmt.Sprintf(format, args...))
 	}
-	known := []string{"__rate_interval"}
+	known := []string{"__rate_interval", "__range"}
 	for _, v := range d.Templating.List {
 		known = append(known, v.Name)
 		// A dot alone does not match the new line that a name may have, before Prometheus 3.

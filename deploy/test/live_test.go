@@ -28,6 +28,8 @@ type running struct {
 	prometheus string
 	// groups says how many groups the recorded traffic is about.
 	groups int
+	// since is when the traffic began.
+	since time.Time
 }
 
 const (
@@ -59,13 +61,17 @@ func startAll(t *testing.T) *running {
 		"KARROT_CLOUDWATCH_INTERVAL": "1", "KARROT_OTLP_ENDPOINT": "http://127.0.0.1:1",
 	}, "config/cloudwatch.yaml", "config/otlp.yaml")
 
-	r := &running{prometheus: startPrometheus(t, dir, karrot, polling, refused, denied)}
+	var targets []string
+	for _, k := range []*run.Karrot{karrot, polling, refused, denied} {
+		targets = append(targets, k.Page, k.Own)
+	}
+	r := &running{prometheus: startPrometheus(t, dir, time.Second, map[string]any{"targets": targets}), since: time.Now()}
 	// Prometheus must have seen the counters before they count.
 	r.waitForSamples(t, `otelcol_receiver_burrow_groups`, 4)
 
 	names := map[string]bool{}
 	var last []string
-	replay(t, func(body, group string) {
+	replay(t, replaySpeed, func(body, group string) {
 		status, answer := run.Post(t, "http://"+karrot.Webhook+"/burrow", body)
 		require.Equal(t, http.StatusOK, status, answer)
 		if !names[group] {
@@ -74,6 +80,13 @@ func startAll(t *testing.T) *running {
 		}
 	})
 	r.groups = len(names)
+	// No recorded group has a lag that shrinks when the traffic ends.
+	for _, lag := range []int{300, 200, 100} {
+		status, answer := run.Post(t, "http://"+karrot.Webhook+"/burrow", fmt.Sprintf(
+			`{"cluster": "east", "group": "draining", "status": "OK", "totallag": %d, "complete": 1, "partition_count": 1, "partitions": []}`, lag))
+		require.Equal(t, http.StatusOK, status, answer)
+		r.waitForSamples(t, fmt.Sprintf(`burrow_group_total_lag{group="draining"} == %d`, lag), 1)
+	}
 	for _, body := range append(last, "{", "{}", `{"Event":{}}`) {
 		_, _ = run.Post(t, "http://"+refused.Webhook+"/burrow", body)
 		_, _ = run.Post(t, "http://"+denied.Webhook+"/burrow", body)
@@ -84,20 +97,15 @@ func startAll(t *testing.T) *running {
 	return r
 }
 
-func startPrometheus(t *testing.T, dir string, karrots ...*run.Karrot) (address string) {
+// startPrometheus starts one with the rules, which scrapes targets of the job karrot.
+func startPrometheus(t *testing.T, dir string, interval time.Duration, targets ...any) (address string) {
 	t.Helper()
-	var targets []string
-	for _, k := range karrots {
-		targets = append(targets, k.Page, k.Own)
-	}
 	rules, err := filepath.Abs(prometheusDir + "/karrot.rules.yaml")
 	require.NoError(t, err)
 	config, err := yaml.Marshal(map[string]any{
-		"global":     map[string]any{"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-		"rule_files": []string{rules},
-		"scrape_configs": []any{map[string]any{
-			"job_name": "karrot", "static_configs": []any{map[string]any{"targets": targets}},
-		}},
+		"global":         map[string]any{"scrape_interval": interval.String(), "scrape_timeout": "1s", "evaluation_interval": interval.String()},
+		"rule_files":     []string{rules},
+		"scrape_configs": []any{map[string]any{"job_name": "karrot", "static_configs": targets}},
 	})
 	require.NoError(t, err)
 	file := filepath.Join(dir, "prometheus.yaml")
@@ -176,9 +184,9 @@ var (
 	started = regexp.MustCompile(`"Start":"(20[^"]+)"`)
 )
 
-// replay gives the recorded notifications in their order and faster than they came, with all times moved so that the
-// last one is of the moment at which the replay ends.
-func replay(t *testing.T, send func(body, group string)) {
+// replay gives the recorded notifications in their order and speed times as fast as they came, with all times moved so that
+// the last one is of the moment at which the replay ends.
+func replay(t *testing.T, speed time.Duration, send func(body, group string)) {
 	t.Helper()
 	type request struct {
 		Millis int64 `json:"t_ms"`
@@ -207,13 +215,13 @@ func replay(t *testing.T, send func(body, group string)) {
 	require.NotEmpty(t, requests)
 
 	begin := time.Now()
-	length := time.Duration(requests[len(requests)-1].Millis) * time.Millisecond / replaySpeed
+	length := time.Duration(requests[len(requests)-1].Millis) * time.Millisecond / speed
 	shift := begin.Add(length).Sub(time.UnixMilli(newest))
 	var name struct {
 		Event struct{ Cluster, Group string }
 	}
 	for _, r := range requests {
-		time.Sleep(time.Until(begin.Add(time.Duration(r.Millis) * time.Millisecond / replaySpeed)))
+		time.Sleep(time.Until(begin.Add(time.Duration(r.Millis) * time.Millisecond / speed)))
 		body := millis.ReplaceAllStringFunc(r.Body, func(text string) string {
 			found := millis.FindStringSubmatch(text)
 			ms, err := strconv.ParseInt(found[2], 10, 64)

@@ -61,6 +61,8 @@ func TestAgainstRunningPrometheus(t *testing.T) {
 		assert.Less(t, r.query(t, `max(burrow_group_incident_duration_seconds{instance!=""})`)[0].number(t), 3600.0*24*365)
 	})
 
+	t.Run("dashboard is drawn", func(t *testing.T) { checkDrawing(t, r) })
+
 	t.Run("variables of the dashboard have values", func(t *testing.T) {
 		d := readDashboard(t)
 		query := regexp.MustCompile(`^label_values\((.*), (\w+)\)$`)

@@ -102,7 +102,7 @@ func TestClusterLabelInRules(t *testing.T) {
 	}
 }
 
-// The dashboard with the other label is the dashboard, but for the label in its queries and legends.
+// The dashboard with the other label is the dashboard, but for the label in its queries, legends and columns.
 func TestClusterLabelInDashboard(t *testing.T) {
 	original, err := os.ReadFile(root + "/deploy/grafana/karrot.json")
 	require.NoError(t, err)
@@ -111,7 +111,7 @@ func TestClusterLabelInDashboard(t *testing.T) {
 	maps := withLabel(t).configMaps
 	require.Len(t, maps, 1)
 	require.NoError(t, json.Unmarshal([]byte(maps[0].Data["karrot.json"]), &have))
-	queries := 0
+	queries, columns := 0, 0
 	compareText(t, "", want, have, func(key, want, have string) {
 		switch key {
 		case "expr":
@@ -133,6 +133,25 @@ func TestClusterLabelInDashboard(t *testing.T) {
 		}
 	})
 	assert.Greater(t, queries, 40)
+	var tables func(have any)
+	tables = func(have any) {
+		switch have := have.(type) {
+		case map[string]any:
+			assert.NotContains(t, have, "cluster")
+			if _, found := have[renamed]; found {
+				columns++
+			}
+			for _, value := range have {
+				tables(value)
+			}
+		case []any:
+			for _, value := range have {
+				tables(value)
+			}
+		}
+	}
+	tables(have)
+	assert.Equal(t, 4, columns, "place and name of the column in two tables")
 }
 
 // compareText calls compare for each pair of texts in two documents of the same form.
@@ -143,7 +162,11 @@ func compareText(t *testing.T, key string, want, have any, compare func(key, wan
 		have, ok := have.(map[string]any)
 		require.True(t, ok && len(have) == len(want), key)
 		for name := range want {
-			compareText(t, name, want[name], have[name], compare)
+			there := name
+			if name == "cluster" {
+				there = renamed
+			}
+			compareText(t, name, want[name], have[there], compare)
 		}
 	case []any:
 		have, ok := have.([]any)
@@ -163,7 +186,7 @@ func compareText(t *testing.T, key string, want, have any, compare func(key, wan
 // labelsOf are the labels that a query selects by, groups by and matches on, in its order.
 func labelsOf(t *testing.T, query string) []string {
 	t.Helper()
-	parsed, err := parser.ParseExpr(strings.ReplaceAll(query, "$__rate_interval", "5m"))
+	parsed, err := parser.ParseExpr(strings.NewReplacer("$__rate_interval", "5m", "$__range", "3h").Replace(query))
 	require.NoError(t, err, query)
 	var out []string
 	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
