@@ -2,5 +2,5 @@
 // the built binary.
 //
 // KARROT_BIN names the binary; `make test-deploy` builds it first. prometheus, promtool and amtool are Debian's packages
-// prometheus and prometheus-alertmanager; cfn-lint comes from PyPI.
+// prometheus and prometheus-alertmanager; cfn-lint comes from PyPI, and what draws the dashboard from npm.
 package deploy

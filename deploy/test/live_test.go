@@ -81,7 +81,7 @@ func startAll(t *testing.T) *running {
 	})
 	r.groups = len(names)
 	// No recorded group has a lag that shrinks when the traffic ends.
-	for _, lag := range []int{300, 200, 100} {
+	for _, lag := range []int{3000, 2000, 1000} {
 		status, answer := run.Post(t, "http://"+karrot.Webhook+"/burrow", fmt.Sprintf(
 			`{"cluster": "east", "group": "draining", "status": "OK", "totallag": %d, "complete": 1, "partition_count": 1, "partitions": []}`, lag))
 		require.Equal(t, http.StatusOK, status, answer)

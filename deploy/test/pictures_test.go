@@ -328,19 +328,34 @@ func photograph(t testing.TB, dir string, row drawnRow) []byte {
 	return text
 }
 
-// withFewColors keeps the 256 colors that a picture has most of, which makes it a third of the size.
+// withFewColors draws a picture with 256 colors, which makes it a third of the size: those of the large areas, and of the others
+// that are nearly the same the one with most pixels, so that a small mark in a legend keeps its color.
 func withFewColors(t testing.TB, picture []byte) []byte {
 	t.Helper()
 	in, err := png.Decode(bytes.NewReader(picture))
 	require.NoError(t, err)
-	count := map[color.Color]int{}
+	count := map[color.RGBA]int{}
 	for y := in.Bounds().Min.Y; y < in.Bounds().Max.Y; y++ {
 		for x := in.Bounds().Min.X; x < in.Bounds().Max.X; x++ {
-			count[in.At(x, y)]++
+			count[color.RGBAModel.Convert(in.At(x, y)).(color.RGBA)]++
 		}
 	}
-	most := slices.SortedFunc(maps.Keys(count), func(a, b color.Color) int { return count[b] - count[a] })
-	out := image.NewPaletted(in.Bounds(), most[:min(256, len(most))])
+	alike := map[color.RGBA]color.RGBA{}
+	for c, n := range count {
+		about := color.RGBA{c.R >> 4, c.G >> 4, c.B >> 4, 0}
+		if n > count[alike[about]] {
+			alike[about] = c
+		}
+	}
+	most := func(a, b color.RGBA) int { return count[b] - count[a] }
+	areas := slices.SortedFunc(maps.Keys(count), most)
+	var palette color.Palette
+	for _, c := range slices.Concat(areas[:min(8, len(areas))], slices.SortedFunc(maps.Values(alike), most)) {
+		if len(palette) < 256 && !slices.Contains(palette, color.Color(c)) {
+			palette = append(palette, c)
+		}
+	}
+	out := image.NewPaletted(in.Bounds(), palette)
 	draw.Draw(out, in.Bounds(), in, in.Bounds().Min, draw.Src)
 	var small bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestCompression}

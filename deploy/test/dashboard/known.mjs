@@ -86,6 +86,7 @@ const knownOf = {
     ...queried, ...legend,
     'field.custom.lineWidth': one(0),
     'field.custom.fillOpacity': number,
+    'options.legend.displayMode': one('list'), // states have no numbers
     'options.mergeValues': one(true),
     'options.showValue': one('never'),
     'options.alignValue': text, // of a text that is never shown

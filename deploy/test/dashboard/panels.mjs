@@ -64,18 +64,14 @@ function legendOf({ legend }, items, width, height) {
 
 function timeAxis({ from, to }, left, right, top, bottom) {
   const x = scaleUtc().domain([from * 1000, to * 1000]).range([left, right]);
-  // As many as there is room for.
-  let ticks;
-  let format;
-  for (let count = Math.floor((right - left) / 45); ; count--) {
-    ticks = x.ticks(count);
-    format = ticks.length > 1 && ticks[1] - ticks[0] < 60000 ? 'HH:mm:ss' : 'HH:mm';
-    if (count <= 1 || ticks.length * (widthOf(format, axisSize) + 12) <= right - left) break;
-  }
-  const half = widthOf(format, axisSize) / 2;
-  const html = ticks.map((tick) => {
+  const ticks = x.ticks(Math.max(2, Math.floor((right - left) / 45)));
+  const format = ticks.length > 1 && ticks[1] - ticks[0] < 60000 ? 'HH:mm:ss' : 'HH:mm';
+  const wide = widthOf(format, axisSize);
+  // As many texts as there is room for.
+  const every = Math.ceil((ticks.length * (wide + 8)) / (right - left));
+  const html = ticks.map((tick, i) => {
     const at = x(tick);
-    const text = at + half > right + edge ? '' : `<text x="${at}" y="${bottom + 17}" text-anchor="middle">${grafana.dateTimeFormat(tick, { timeZone: 'utc', format })}</text>`;
+    const text = i % every > 0 || at + wide / 2 > right + edge ? '' : `<text x="${at}" y="${bottom + 17}" text-anchor="middle">${grafana.dateTimeFormat(tick, { timeZone: 'utc', format })}</text>`;
     return `<line class="grid" x1="${at}" x2="${at}" y1="${top}" y2="${bottom}"/>${text}`;
   }).join('');
   return { x, html };
