@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
@@ -72,6 +73,56 @@ func seq(l labels.Labels) func(func(labels.Label) bool) {
 		done := false
 		l.Range(func(x labels.Label) { done = done || !yield(x) })
 	}
+}
+
+// Of several shards each is told of groups of its own, so one that hears nothing is alone in that.
+func TestSilentShard(t *testing.T) {
+	for values, told := range map[string]bool{
+		"{rules: {enabled: true}}": false,
+		"{rules: {enabled: true}, sharding: {enabled: true}, replicaCount: 1}": false,
+		"{rules: {enabled: true}, sharding: {enabled: true}, replicaCount: 3}": true,
+	} {
+		read := map[string]any{}
+		require.NoError(t, yaml.Unmarshal([]byte(values), &read))
+		manifests, _, err := render(t, read)
+		require.NoError(t, err)
+		o := decode(t, manifests)
+		checkRules(t, o)
+		contact := func(instance, values string) map[string]any {
+			return map[string]any{"series": `otelcol_receiver_burrow_last_contact_timestamp_seconds{job="karrot",instance="` + instance + `",receiver="burrow",source="webhook"}`, "values": values}
+		}
+		expected := []any{}
+		if told {
+			expected = append(expected, map[string]any{"exp_labels": map[string]string{"alertname": "KarrotBurrowSilent", "job": "karrot", "instance": "b:8888", "receiver": "burrow", "severity": "critical"}})
+		}
+		dir := t.TempDir()
+		for name, content := range map[string]any{
+			"rules.yaml": map[string]any{"groups": withoutAnnotations(o)},
+			"tests.yaml": map[string]any{"rule_files": []string{"rules.yaml"}, "evaluation_interval": "1m", "tests": []any{map[string]any{
+				"interval": "1m", "input_series": []any{contact("a:8888", "0+60x30"), contact("b:8888", "0x30")},
+				"alert_rule_test": []any{map[string]any{"eval_time": "20m", "alertname": "KarrotBurrowSilent", "exp_alerts": expected}},
+			}}},
+		} {
+			text, err := yaml.Marshal(content)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o600))
+		}
+		cmd := exec.CommandContext(t.Context(), "promtool", "test", "rules", "tests.yaml")
+		cmd.Dir = dir
+		output, err := cmd.CombinedOutput()
+		assert.NoError(t, err, "%s\n%s", values, output)
+	}
+}
+
+// withoutAnnotations are the rules, whose texts a test does not want to repeat.
+func withoutAnnotations(o *objects) []monitoring.RuleGroup {
+	groups := o.rules[0].Spec.Groups
+	for _, group := range groups {
+		for i := range group.Rules {
+			group.Rules[i].Annotations = nil
+		}
+	}
+	return groups
 }
 
 // The rules with the other label pass the cases of deploy/prometheus, in which the label is renamed too, and fail those in which it is not.
