@@ -366,7 +366,7 @@ func TestLargePollReachesOTLP(t *testing.T) {
 		Configs: []string{"config/karrot.yaml", "config/api.yaml", "config/otlp.yaml", "config/storage.yaml", overlayFile(t, "exporters: {otlp_http: {compression: none}}")},
 		Env: map[string]string{
 			"KARROT_STORAGE_DIRECTORY": t.TempDir(),
-			"KARROT_BURROW_API":        loadedBurrow(t, groups, partitions).URL, "KARROT_BURROW_API_INTERVAL": "1h", "KARROT_EXPIRE_AFTER": "2h", "KARROT_OTLP_ENDPOINT": backend.URL,
+			"KARROT_BURROW_API":        loadedBurrow(t, groups, partitions).URL, "KARROT_BURROW_API_INTERVAL": "1h", "KARROT_EXPIRE_AFTER": "3h", "KARROT_OTLP_ENDPOINT": backend.URL,
 		},
 	})
 	want := groups*(4+5) + groups*partitions*3 + 1

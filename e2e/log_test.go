@@ -59,7 +59,7 @@ func message(line string) string {
 func TestLogIsForPeople(t *testing.T) {
 	for _, encoding := range []string{"console", "json"} {
 		t.Run(encoding, func(t *testing.T) {
-			env := map[string]string{"KARROT_BURROW_API": "http://127.0.0.1:1", "KARROT_INTERVAL": "10ms", "KARROT_EXPIRE_AFTER": "31s"}
+			env := map[string]string{"KARROT_BURROW_API": "http://127.0.0.1:1", "KARROT_INTERVAL": "10ms", "KARROT_EXPIRE_AFTER": "61s"}
 			if encoding != "console" {
 				env["KARROT_LOG_ENCODING"] = encoding
 			}
@@ -99,7 +99,7 @@ func TestLogSaysThatItWorks(t *testing.T) {
 	k := start(t, options{
 		Configs: []string{"config/karrot.yaml", "config/api.yaml"},
 		Env: map[string]string{
-			"KARROT_INTERVAL": "100ms", "KARROT_BURROW_API": recordedAPI(t).URL, "KARROT_BURROW_API_INTERVAL": "1s", "KARROT_EXPIRE_AFTER": "2s",
+			"KARROT_INTERVAL": "100ms", "KARROT_BURROW_API": recordedAPI(t).URL, "KARROT_BURROW_API_INTERVAL": "1s", "KARROT_EXPIRE_AFTER": "3s",
 		},
 	})
 	k.accept(t, listing("goes", 1))

@@ -203,8 +203,8 @@ func (c *Config) Validate() error {
 	if !c.Webhook.HasValue() && !c.API.HasValue() {
 		errs = append(errs, errors.New("webhook or api (with an endpoint) must be enabled: nothing else tells the receiver of groups"))
 	}
-	if c.API.HasValue() && c.ExpireAfter <= c.API.Get().CollectionInterval {
-		errs = append(errs, fmt.Errorf("expire_after must be longer than api.collection_interval (%s), written with its unit as in 5m, got %q", c.API.Get().CollectionInterval, c.ExpireAfter))
+	if c.API.HasValue() && c.ExpireAfter <= 2*c.API.Get().CollectionInterval {
+		errs = append(errs, fmt.Errorf("expire_after must be longer than twice api.collection_interval (%s), so that one poll can fail, written with its unit as in 10m, got %q", c.API.Get().CollectionInterval, c.ExpireAfter))
 	}
 	if c.Interval < minInterval {
 		errs = append(errs, fmt.Errorf("interval must be at least %s, written with its unit as in 1s, got %q", minInterval, c.Interval))

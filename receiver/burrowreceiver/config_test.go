@@ -112,7 +112,7 @@ func TestConfigErrors(t *testing.T) {
 		"moved_filters":         "api.clusters must be written as clusters, one level up in the receiver: it holds for notifications too\napi.groups must be written as groups",
 		"bad_topics":            "api.topics.include[0] must be a regular expression (RE2), got \"*\"",
 		"bad_filter":            "groups.exclude[1] must be a regular expression (RE2), got \"(\": error parsing regexp: missing closing ): `(`",
-		"api_expires":           `expire_after must be longer than api.collection_interval (1h0m0s), written with its unit as in 5m, got "5m0s"`,
+		"api_expires":           `expire_after must be longer than twice api.collection_interval (2m30s), so that one poll can fail, written with its unit as in 10m, got "5m0s"`,
 		"unknown_key":           `has invalid keys: expire_afer`,
 		"unknown_metric":        `has invalid keys: burrow.group.lag`,
 	} {
