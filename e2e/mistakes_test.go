@@ -53,6 +53,7 @@ func TestMistakes(t *testing.T) {
 		"interval without a unit":          env("KARROT_INTERVAL", "60"),
 		"expiry without a unit":            env("KARROT_EXPIRE_AFTER", "300"),
 		"interval of polls without a unit": {Env: map[string]string{"KARROT_BURROW_API": "http://localhost:1", "KARROT_BURROW_API_INTERVAL": "30"}},
+		"polls too seldom":                 {Env: map[string]string{"KARROT_BURROW_API": "http://localhost:1", "KARROT_BURROW_API_INTERVAL": "3m"}},
 		"unit where seconds are wanted":    {Configs: []string{"karrot:cloudwatch"}, Env: map[string]string{"AWS_REGION": "eu-central-1", "KARROT_CLOUDWATCH_INTERVAL": "30s"}},
 		"no duration at all":               env("KARROT_INTERVAL", "soon"),
 		"unknown log level":                env("KARROT_LOG", "verbose"),
