@@ -5,11 +5,18 @@ import "strings"
 
 // WithoutSecrets hides user, password and query of an address, which may be none that can be parsed: each can be, or hold, a secret.
 func WithoutSecrets(address string) string {
-	if i := strings.LastIndex(address, "@"); i >= 0 {
-		address = "xxxxx" + address[i:]
+	before, query, found := strings.Cut(address, "?")
+	if strings.Contains(query, "@") {
+		return "xxxxx" // of a password with a ? in it, or of a query with an @ in it
 	}
-	if before, query, _ := strings.Cut(address, "?"); query != "" {
-		address = before + "?xxxxx"
+	if at := strings.LastIndex(before, "@"); at >= 0 {
+		before = "xxxxx" + before[at:]
 	}
-	return address
+	switch {
+	case query != "":
+		return before + "?xxxxx"
+	case found:
+		return before + "?"
+	}
+	return before
 }

@@ -17,8 +17,10 @@ func TestWithoutSecrets(t *testing.T) {
 		"u:SE@CRET@host":                "xxxxx@host",
 		"host:4318?key=SECRET":          "host:4318?xxxxx",
 		"host:4318?":                    "host:4318?",
-		"u:SE?CRET@host?key=SECRET":     "xxxxx@host?xxxxx",
-		"http://host?mail=SECRET@else/": "xxxxx@else/",
+		"u:SECRET@host?key=SECRET":      "xxxxx@host?xxxxx",
+		"u:SE?CRET@host?key=SECRET":     "xxxxx",
+		"http://host?mail=SECRET@else/": "xxxxx",
+		"http://host?key=SEC@RET?more":  "xxxxx",
 	} {
 		assert.Equal(t, want, WithoutSecrets(address), address)
 	}

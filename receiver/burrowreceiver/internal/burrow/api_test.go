@@ -282,7 +282,7 @@ func TestParseEndpoint(t *testing.T) {
 		"http://u:s3cret@localhost":    want + `, without user and password, for which there are auth and headers`,
 		"http://token@localhost":       want + `, without user and password, for which there are auth and headers`,
 		"http://localhost:8000?x=1":    want + `, without query and fragment, got "http://localhost:8000?xxxxx"`,
-		"localhost:8000?key=s3cret@":   want + `, got "xxxxx@"`,
+		"localhost:8000?key=s3cret@":   want + `, got "xxxxx"`,
 		"localhost:8000?key=s3cret":    want + `, got "localhost:8000?xxxxx"`,
 		"http://localhost:8000?":       want + `, without query and fragment, got "http://localhost:8000?"`,
 		"http://localhost:8000#x":      want + `, without query and fragment, got "http://localhost:8000#x"`,
