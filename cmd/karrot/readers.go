@@ -119,25 +119,17 @@ func (t *pageTaker) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTT
 // readers bounds the requests that are answered at one moment. One that finds no place waits, and makes those give up theirs
 // that have not taken what was written to them for a while.
 type readers struct {
-	component.StartFunc
-	component.ShutdownFunc
 	places chan struct{}
 
 	mu     sync.Mutex
 	active map[*reader]struct{}
 }
 
-var _ extensionmiddleware.HTTPServer = (*readers)(nil)
-
 func newReaders() *readers {
 	return &readers{places: make(chan struct{}, maxReaders), active: map[*reader]struct{}{}}
 }
 
-// GetHTTPHandler wraps what the exporter serves, behind its authentication.
-func (l *readers) GetHTTPHandler(context.Context) (extensionmiddleware.WrapHTTPHandlerFunc, error) {
-	return func(_ context.Context, next http.Handler) (http.Handler, error) { return l.wrap(next), nil }, nil
-}
-
+// wrap bounds the readers of a page.
 func (l *readers) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == pagePath {
