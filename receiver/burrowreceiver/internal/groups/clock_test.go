@@ -96,3 +96,22 @@ func TestClockPutBackAfterARestart(t *testing.T) {
 	table.Expire(later(50 * time.Second))
 	assert.Zero(t, table.Stats().Groups)
 }
+
+// The clock is put back between two processes, while a group is bad under the ID of an incident that has ended: half a minute later that is an incident.
+func TestClockPutBackBeforeARestartWithALateIncident(t *testing.T) {
+	before := New(limits)
+	heard{0, burrow.StatusWarn, "a", 0}.bring(t, before)
+	heard{10, burrow.StatusOK, "a", 0}.bring(t, before)
+	heard{12, burrow.StatusWarn, "a", 0}.bring(t, before)
+	data, err := before.Record(current(t, before))
+	require.NoError(t, err)
+
+	table := New(limits)
+	table.KeepEvents(10)
+	_, err = table.Restore(data, Times{}, at(-3600))
+	require.NoError(t, err)
+	heard{-3580, burrow.StatusWarn, "a", 0}.bring(t, table)
+	require.Empty(t, table.TakeEvents(10))
+	heard{-3570, burrow.StatusWarn, "a", 0}.bring(t, table)
+	require.Len(t, table.TakeEvents(10), 1)
+}

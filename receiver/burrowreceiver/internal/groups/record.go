@@ -271,6 +271,9 @@ func (r *record) state(times Times, now time.Time) (*State, error) {
 		return nil, err
 	}
 	received := min(max(r.Received, times.Received), now.UnixNano()) // the clock was put back
+	if reopened := incidents.reopened; !reopened.IsZero() {
+		incidents.reopened = moment(min(reopened.UnixNano(), received), now)
+	}
 	s := &State{
 		Notification: r.Notification, Received: moment(received, now), Incidents: incidents,
 		TimeLags: r.TimeLags, MaxTimeLag: r.MaxTimeLag, AtLeast: r.AtLeast, FromAPI: r.FromAPI,
