@@ -760,6 +760,45 @@ func TestClockPutBackWhileHeadsAreFollowed(t *testing.T) {
 	}
 }
 
+// When it is put back by some minutes, some of what is known of the heads is not much later than the new time.
+func TestClockPutBackByMinutesWhileHeadsAreFollowed(t *testing.T) {
+	f := follow(t)
+	head := int64(5000)
+	step := func(second int) {
+		f.heads(second, head)
+		s := f.poll(second, read(burrow.StatusOK, second, []int64{head + 5}, 0)) // Burrow has not read the head since
+		require.LessOrEqual(t, s.Ahead, int64(0), "second %d", second)
+		head += 10
+	}
+	for second := 0; second <= 300; second += 10 {
+		step(second)
+	}
+	const back = 150
+	group, topic := f.table.groups[key{"c", "g"}], f.table.topics[key{"c", "t"}]
+	state, offsets := *group.current, *topic.current
+	state.Received, state.Polled, state.answered, offsets.Received = at(back-10), at(back-10), at(back-10), at(back-10)
+	group.current, topic.current = &state, &offsets
+	for second := back; second <= 300; second += 10 {
+		step(second)
+	}
+}
+
+// A head that is below a commit is no evidence that the topic was recreated as long as Burrow has not read it again, though it has read before.
+func TestHeadBelowACommitThatBurrowHasNotReadSince(t *testing.T) {
+	f := follow(t)
+	f.poll(0, read(burrow.StatusOK, 0, []int64{1000}, 0))
+	f.heads(10, 990, 500)
+	// Burrow reads the heads at 22. Then another group reads the second partition.
+	n := notification("h", 0)
+	n.Group.Partitions = []burrow.PartitionStatus{{Topic: "t", Partition: 1, Start: none, End: commit(600, 25, 0), Status: burrow.StatusWarn}}
+	require.NoError(t, f.table.Update(n, at(25)))
+	f.heads(30, 1100, 580)
+	f.heads(40, 1100, 580)
+	topic := f.table.heads.topics[key{"c", "t"}]
+	assert.Zero(t, topic.fell)
+	assert.Equal(t, []headPoint{{600, at(25).UnixMilli()}}, pointsOf(&topic.partitions[1]))
+}
+
 // Burrow takes the answers of the brokers as they come, and without one that does not answer it goes on until the next time. A healthy
 // partition of a slow broker is not ahead of its head, though Burrow has read those of the others since the commit.
 func TestSlowBrokers(t *testing.T) {

@@ -62,7 +62,7 @@ type topicHeads struct {
 	moved int64
 	// fell is the last moment at which heads are known that have fallen since, because the topic was recreated; 0 if none has.
 	fell int64
-	// below is the lowest sum of the heads, and one more, since the API tells of some that are below what is known; 0 if none is.
+	// below is the sum of the heads that the API told last, and one more, if some are below what is known; 0 if none is.
 	below int64
 }
 
@@ -74,8 +74,8 @@ func (t *topicHeads) fellBefore(now int64) int64 {
 	return t.fell
 }
 
-// hasFallen keeps when a head was known last that has fallen.
-func (t *topicHeads) hasFallen(h *headHistory) {
+// keepFell takes over that of a history.
+func (t *topicHeads) keepFell(h *headHistory) {
 	if t != nil {
 		t.fell = h.fell
 	}
@@ -159,7 +159,7 @@ func (h *heads) observePartition(s *State, p *burrow.PartitionStatus, now int64)
 	defer packed.close(history)
 	if !history.isFollowed(h.topic, now) {
 		history.fell = h.topic.fellBefore(now)
-		defer h.topic.hasFallen(history)
+		defer h.topic.keepFell(history)
 		return history.observe(p, now)
 	}
 	if history.countAhead(s, p, h.topic) {

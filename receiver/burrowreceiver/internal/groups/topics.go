@@ -103,7 +103,7 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 		return
 	}
 	if t.polled-at > tooLate {
-		t.polled, t.read, t.moved, t.fell, t.below = 0, 0, 0, 0, 0 // the clock was put back
+		*t = topicHeads{partitions: t.partitions} // the clock was put back
 	}
 	if at < t.polled {
 		return
@@ -152,20 +152,15 @@ func (h *heads) see(t *topicHeads, topic *Topic, read Read) {
 // isBelowAgain notes whether some of the heads that the API tells are below what is known, and says whether they were so before, and Burrow
 // has read them since. Of several Burrows that answer in turn one is behind, but what it reads next is not below what another one has read before.
 func (t *topicHeads) isBelowAgain(above bool, offsets []int64) bool {
-	sum := int64(1)
-	for _, offset := range offsets {
-		sum += offset
-	}
 	before := t.below
-	switch {
-	case !above:
-		t.below = 0
-		return false
-	case before == 0 || sum < before:
-		t.below = sum
+	if t.below = 0; !above {
 		return false
 	}
-	return sum > before
+	t.below = 1
+	for _, offset := range offsets {
+		t.below += max(offset, 0) // not burrow.Unknown
+	}
+	return before != 0 && t.below > before
 }
 
 // matches says whether the offsets can be those of the partitions that groups were seen to read: there are enough of them,
@@ -203,9 +198,6 @@ func (t *Table) matches(heads *topicHeads, topic *Topic, asMany bool, read Read)
 // settle makes a moment since which Burrow has read heads one since which it has read all, when the API tells of them so much later that Burrow has
 // gone on to ask each broker again.
 func (t *topicHeads) settle(at int64) {
-	if max(t.settled, t.waitsSince)-at > tooLate {
-		t.settled, t.waits, t.waitsSince = 0, 0, 0 // the clock was put back
-	}
 	if t.waits != 0 && at-t.waitsSince >= maxRefresh {
 		t.settled, t.waits = t.waits, 0
 	}
