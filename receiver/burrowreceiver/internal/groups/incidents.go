@@ -246,7 +246,7 @@ func (t *Table) KeepEvents(limit int) {
 	t.events = NewEventQueue(limit)
 }
 
-// TakeEvents returns the oldest events of incidents, at most so many, and forgets them.
+// TakeEvents returns the oldest events of incidents, and forgets them. One that names much counts as several of so many.
 func (t *Table) TakeEvents(most int) []Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
