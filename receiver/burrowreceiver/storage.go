@@ -28,7 +28,7 @@ const (
 
 // keeper saves the table in a storage extension, every interval.
 type keeper struct {
-	store     *store.Store // nil while the storage can't be opened
+	store     *store.Store // nil while the storage can't be opened, and after damage
 	reopen    func(context.Context) (*store.Store, error)
 	reopenAt  time.Time
 	telemetry *metadata.TelemetryBuilder
@@ -72,7 +72,7 @@ func openKeeper(ctx context.Context, host component.Host, r *burrowReceiver, now
 	return k, nil
 }
 
-// notOpened counts an attempt that has failed. There is none after one that found damage: each leaves mapped memory behind.
+// notOpened counts an attempt that has failed. After one that found damage there are none, though they count: each leaves mapped memory behind.
 func (k *keeper) notOpened(ctx context.Context, now time.Time, err error) {
 	k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)
 	k.reopenAt = now.Add(reopenInterval)
@@ -99,7 +99,7 @@ func withClient(ctx context.Context, open func() (storage.Client, error), use fu
 
 // load brings what the storage holds into the table, and ends what the filters leave out, which may be others than before.
 func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.Table, f *filters, now time.Time) (*store.Store, error) {
-	s, loaded, err := store.Load(ctx, client, table, now)
+	s, loaded, err := store.Load(ctx, client, table, f.takesGroup, now)
 	switch {
 	case errors.Is(err, store.ErrForeign):
 		k.logger.Warn("The storage's table of contents can't be read, and is begun anew. Groups come back with their next notification.", zap.Error(err))
@@ -109,8 +109,7 @@ func (k *keeper) load(ctx context.Context, client storage.Client, table *groups.
 	if loaded.LeftOut > 0 {
 		k.logger.Warn("Some groups in the storage can't be used. They come back with their next notification.", zap.Int("groups", loaded.LeftOut), zap.Error(loaded.FirstErr))
 	}
-	leftOut := table.EndLeftOut(f.takesGroup, now)
-	k.logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups-leftOut), zap.Int("expired", loaded.Expired), zap.Int("filtered", leftOut))
+	k.logger.Info("Read the groups that were known before the restart", zap.Int("groups", loaded.Groups), zap.Int("expired", loaded.Expired), zap.Int("filtered", loaded.Filtered))
 	return s, nil
 }
 
@@ -204,6 +203,13 @@ func (k *keeper) save(ctx context.Context, now time.Time, last bool) (done bool)
 		if k.outage.end() {
 			k.logger.Info("The storage can be written again.")
 		}
+		return true
+	}
+	if errors.Is(err, errDamaged) {
+		// It is not asked any more: every interval all that has changed since would be prepared for it in vain.
+		k.logger.Error("The storage can't be written: nothing is kept over a restart.", zap.Error(err))
+		k.store = nil
+		k.notOpened(ctx, now, err)
 		return true
 	}
 	k.telemetry.ReceiverBurrowStorageFailures.Add(ctx, 1, k.own)

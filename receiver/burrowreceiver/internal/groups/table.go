@@ -387,17 +387,13 @@ func (t *Table) Expire(now time.Time) {
 	}
 }
 
-// EndLeftOut ends the groups that takes leaves out, and says how many.
-func (t *Table) EndLeftOut(takes func(cluster, group string) bool, now time.Time) (ended int) {
+// EndLeftOut ends a group that the filters leave out.
+func (t *Table) EndLeftOut(cluster, group string, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for k, e := range t.groups {
-		if e.current != nil && !takes(k.cluster, k.name) {
-			t.endGroup(e, EndedByFilter, now)
-			ended++
-		}
+	if e := t.groups[key{cluster, group}]; e != nil && e.current != nil {
+		t.endGroup(e, EndedByFilter, now)
 	}
-	return ended
 }
 
 // endGroup forgets a group. Its series end with the next hand-over.

@@ -72,9 +72,10 @@ type slotCount struct {
 
 // Loaded says what was found.
 type Loaded struct {
-	// Groups are in the table now; Expired were too old; LeftOut could not be used, and FirstErr says why the first one.
-	Groups, Expired, LeftOut int
-	FirstErr                 error
+	// Groups are in the table now; Expired were too old; Filtered are not taken any more; LeftOut could not be used, and FirstErr says why
+	// the first one.
+	Groups, Expired, Filtered, LeftOut int
+	FirstErr                           error
 }
 
 // open reads how many slots there are. The error is ErrForeign, with which the store is as good as a new one, or one of the client.
@@ -107,8 +108,9 @@ func Begin(ctx context.Context, client storage.Client, table *groups.Table) (*St
 	return s, nil
 }
 
-// Load brings every group that has not expired into the table. The error is ErrForeign, or one of the client.
-func Load(ctx context.Context, client storage.Client, table *groups.Table, now time.Time) (*Store, Loaded, error) {
+// Load brings every group that has not expired into the table. Those that takes leaves out end there at once, so that they have no place that
+// another one needs. The error is ErrForeign, or one of the client.
+func Load(ctx context.Context, client storage.Client, table *groups.Table, takes func(cluster, group string) bool, now time.Time) (*Store, Loaded, error) {
 	var loaded Loaded
 	s, err := open(ctx, client, table)
 	if err != nil {
@@ -140,7 +142,7 @@ func Load(ctx context.Context, client storage.Client, table *groups.Table, now t
 			s.leaveOut(number, fmt.Errorf("group %q of cluster %q has a newer record", record.group, record.cluster), &loaded)
 			return
 		}
-		s.restore(number, value, record.received, now, &loaded)
+		s.restore(number, value, record.received, takes, now, &loaded)
 	})
 	return s, loaded, err
 }
@@ -189,7 +191,7 @@ func (s *Store) loadTimes(ctx context.Context, block int) error {
 type timesBefore struct{ Record, Received, Polled int64 }
 
 // restore brings the group of a slot into the table. received is that of its record.
-func (s *Store) restore(number int, value []byte, received int64, now time.Time, loaded *Loaded) {
+func (s *Store) restore(number int, value []byte, received int64, takes func(cluster, group string) bool, now time.Time, loaded *Loaded) {
 	if value == nil {
 		s.free = append(s.free, number)
 		return
@@ -199,10 +201,15 @@ func (s *Store) restore(number int, value []byte, received int64, now time.Time,
 		s.leaveOut(number, err, loaded)
 		return
 	}
-	if err == nil {
+	// The next Save removes what has ended.
+	switch cluster, group := state.Group.Cluster, state.Group.Group; {
+	case err != nil:
+		loaded.Expired++
+	case !takes(cluster, group):
+		s.table.EndLeftOut(cluster, group, now)
+		loaded.Filtered++
+	default:
 		loaded.Groups++
-	} else {
-		loaded.Expired++ // the next Save removes it
 	}
 	s.kept[nameOf(state)] = &slot{number: number, state: state, digest: state.Digest(s.seed), received: received}
 }

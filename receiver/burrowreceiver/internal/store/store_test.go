@@ -79,10 +79,12 @@ func (m *memory) take() []string {
 	return written
 }
 
+func takesAll(_, _ string) bool { return true }
+
 func load(t testing.TB, client storage.Client, now time.Time) (*Store, *groups.Table, Loaded) {
 	t.Helper()
 	table := groups.New(limits)
-	s, loaded, err := Load(context.Background(), client, table, now)
+	s, loaded, err := Load(context.Background(), client, table, takesAll, now)
 	require.NoError(t, err)
 	return s, table, loaded
 }
@@ -256,7 +258,7 @@ func TestDamagedRecords(t *testing.T) {
 
 	client.data[slotsKey] = []byte("foreign")
 	table = groups.New(limits)
-	s, _, err := Load(context.Background(), client, table, at(1))
+	s, _, err := Load(context.Background(), client, table, takesAll, at(1))
 	require.ErrorIs(t, err, ErrForeign)
 	require.NoError(t, table.UpdateFromAPI(polledGroup("a", 1, 0), at(2)))
 	save(t, s)
@@ -299,7 +301,7 @@ func BenchmarkSave(b *testing.B) {
 	for name, moves := range map[string]bool{"all committed": true, "none committed": false} {
 		b.Run(name, func(b *testing.B) {
 			table := groups.New(limits)
-			s, _, err := Load(context.Background(), newMemory(), table, at(0))
+			s, _, err := Load(context.Background(), newMemory(), table, takesAll, at(0))
 			require.NoError(b, err)
 			poll := func(round int) {
 				committed := 0
@@ -363,7 +365,7 @@ func TestNewestRecordWins(t *testing.T) {
 	small := limits
 	small.MaxGroups = 1 // lowered: x and y are left out
 	table = groups.New(small)
-	s, loaded, err := Load(context.Background(), client, table, at(10))
+	s, loaded, err := Load(context.Background(), client, table, takesAll, at(10))
 	require.NoError(t, err)
 	require.Equal(t, 2, loaded.LeftOut)
 	// a ends, x has room.
