@@ -144,20 +144,24 @@ func (r *Release) checkShipped(p Platform, unpacked string) error {
 	if err != nil {
 		return err
 	}
+	entries, err := filesBelow(unpacked)
+	if err != nil {
+		return err
+	}
+	got := map[string][]byte{}
+	for _, e := range entries {
+		got[e.name] = e.data
+	}
 	for _, file := range files {
 		want, err := r.read(file)
 		if err != nil {
 			return err
 		}
-		if got, err := os.ReadFile(filepath.Join(unpacked, filepath.FromSlash(file))); err != nil || !bytes.Equal(got, want) {
+		if data, there := got[file]; !there || !bytes.Equal(data, want) {
 			return fmt.Errorf("%s is not that of the checkout", file)
 		}
 	}
 	files = append(files, binaryName(p), licensesFile)
-	entries, err := filesBelow(unpacked)
-	if err != nil {
-		return err
-	}
 	for _, e := range entries {
 		if !slices.Contains(files, e.name) {
 			return fmt.Errorf("%s is no file of a release", e.name)

@@ -146,12 +146,7 @@ func told(t *testing.T, alerts []map[string]string) []map[string]string {
 	config, err := filepath.Abs(prometheusDir + "/alertmanager.yaml")
 	require.NoError(t, err)
 	p := run.Start(t, t.TempDir(), nil, "prometheus-alertmanager", "--config.file="+config, "--storage.path="+t.TempDir(), "--web.listen-address="+address, "--cluster.listen-address=")
-	p.Until(t, 30*time.Second, func() string {
-		if status, text := run.Get(t, "http://"+address+"/-/ready"); status != http.StatusOK {
-			return text
-		}
-		return ""
-	})
+	p.Ready(t, 30*time.Second, "http://"+address+"/-/ready")
 	post := func(alerts ...map[string]string) {
 		var posted []map[string]any
 		for _, labels := range alerts {

@@ -112,12 +112,7 @@ func startPrometheus(t *testing.T, dir string, interval time.Duration, targets .
 	require.NoError(t, os.WriteFile(file, config, 0o600))
 	address = "http://127.0.0.1:" + run.Ports(t, 1)[0]
 	p := run.Start(t, dir, nil, "prometheus", "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+strings.TrimPrefix(address, "http://"))
-	p.Until(t, time.Minute, func() string {
-		if status, text := run.Get(t, address+"/-/ready"); status != http.StatusOK {
-			return text
-		}
-		return ""
-	})
+	p.Ready(t, time.Minute, address+"/-/ready")
 	return address
 }
 

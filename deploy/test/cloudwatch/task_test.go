@@ -160,16 +160,16 @@ func startTask(t *testing.T, task *taskDefinition, configs, namespace string) {
 // The scaling policy divides the lag that the binary sends by the number of tasks, and fills no gaps: AWS does not scale in without data.
 func TestScaling(t *testing.T) {
 	text := read(t, templates+"/scaling.yaml")
-	parameters := map[string]string{"EcsCluster": "work", "Service": "orders", "Cluster": "east", "Group": "orders", "MaxTasks": "12"}
-	other := map[string]string{"EcsCluster": "work", "Service": "away", "Cluster": "east", "Group": "orders", "MaxTasks": "12"}
+	parameters := map[string]string{"EcsCluster": "shop", "Service": "orders", "Cluster": "east", "Group": "orders", "MaxTasks": "12"}
+	other := map[string]string{"EcsCluster": "shop", "Service": "away", "Cluster": "east", "Group": "orders", "MaxTasks": "12"}
 	stacks := makeStacks(t, wanted{text, parameters}, wanted{text, other})
 	require.Empty(t, stacks[0].Error)
 	assert.Contains(t, stacks[1].Error, "ECS service doesn't exist")
 	require.Len(t, stacks[0].Made.Targets, 1)
-	assert.Equal(t, "service/work/orders 1 12", fmt.Sprint(stacks[0].Made.Targets[0].ResourceID, " ", stacks[0].Made.Targets[0].MinCapacity, " ", stacks[0].Made.Targets[0].MaxCapacity))
+	assert.Equal(t, "service/shop/orders 1 12", fmt.Sprint(stacks[0].Made.Targets[0].ResourceID, " ", stacks[0].Made.Targets[0].MinCapacity, " ", stacks[0].Made.Targets[0].MaxCapacity))
 	require.Len(t, stacks[0].Made.Scaling, 1)
 	policy := stacks[0].Made.Scaling[0]
-	assert.Equal(t, "service/work/orders", policy.ResourceID)
+	assert.Equal(t, "service/shop/orders", policy.ResourceID)
 	assert.InDelta(t, 1000, policy.TargetTracking.TargetValue, 0)
 
 	cloudwatch := &logs{streams: map[string]bool{}, actions: map[string]bool{}}
@@ -190,7 +190,7 @@ func TestScaling(t *testing.T) {
 			values[d.Name] = d.Value
 		}
 		if m.MetricStat.Metric.Namespace == "ECS/ContainerInsights" {
-			assert.Equal(t, map[string]string{"ClusterName": "work", "ServiceName": "orders"}, values)
+			assert.Equal(t, map[string]string{"ClusterName": "shop", "ServiceName": "orders"}, values)
 			continue
 		}
 		assert.Contains(t, sent[m.MetricStat.Metric.Namespace+" "+m.MetricStat.Metric.MetricName], strings.Join(dimensions, ","))

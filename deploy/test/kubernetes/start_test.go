@@ -107,12 +107,7 @@ func startRendered(t *testing.T, o *objects) {
 
 	p := run.Start(t, "", env, binary, args...)
 	for _, probe := range []*core.Probe{container.ReadinessProbe, container.LivenessProbe} {
-		p.Until(t, 30*time.Second, func() string {
-			if status, text := run.Get(t, "http://"+address[probe.HTTPGet.Port.StrVal]+probe.HTTPGet.Path); status != http.StatusOK {
-				return "a probe fails: " + text
-			}
-			return ""
-		})
+		p.Ready(t, 30*time.Second, "http://"+address[probe.HTTPGet.Port.StrVal]+probe.HTTPGet.Path)
 	}
 	body, err := os.ReadFile(root + "/testdata/notifications/warn.json")
 	require.NoError(t, err)

@@ -48,79 +48,68 @@ def register_task_definition(cls, resource_name, cloudformation_json, account_id
 moto.ecs.models.TaskDefinition.create_from_cloudformation_json = classmethod(register_task_definition)
 
 
-class Alarm(CloudFormationModel):
-    __module__ = "moto.cloudwatch.models"  # moto files its resources by module
+class Learned:
+    """A resource that moto's CloudFormation does not know. A class of it has the module by which moto files it, and says how it is made.
+
+    moto finds only those that have CloudFormationModel among their own bases."""
+
+    name_in_template = None
 
     def __init__(self, name):
         self.physical_resource_id = name
 
-    @staticmethod
-    def cloudformation_name_type():
-        return "AlarmName"
+    @classmethod
+    def cloudformation_name_type(cls):
+        return cls.name_in_template
 
-    @staticmethod
-    def cloudformation_type():
-        return "AWS::CloudWatch::Alarm"
+    @classmethod
+    def cloudformation_type(cls):
+        return cls.type_in_template
 
     @classmethod
     def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
-        properties = {name: value for name, value in cloudformation_json["Properties"].items() if name != "AlarmName"}
-        boto3.client("cloudwatch").put_metric_alarm(AlarmName=resource_name, **properties)
+        cls.make(resource_name, cloudformation_json["Properties"])
         return cls(resource_name)
 
 
-class ScalableTarget(CloudFormationModel):
+class Alarm(Learned, CloudFormationModel):
+    __module__ = "moto.cloudwatch.models"
+    type_in_template, name_in_template = "AWS::CloudWatch::Alarm", "AlarmName"
+
+    @staticmethod
+    def make(name, properties):
+        properties = {key: value for key, value in properties.items() if key != "AlarmName"}
+        boto3.client("cloudwatch").put_metric_alarm(AlarmName=name, **properties)
+
+
+class ScalableTarget(Learned, CloudFormationModel):
     __module__ = "moto.applicationautoscaling.models"
-
-    def __init__(self, name):
-        self.physical_resource_id = name
+    type_in_template = "AWS::ApplicationAutoScaling::ScalableTarget"
 
     @staticmethod
-    def cloudformation_name_type():
-        return None
-
-    @staticmethod
-    def cloudformation_type():
-        return "AWS::ApplicationAutoScaling::ScalableTarget"
-
-    @classmethod
-    def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
-        properties = cloudformation_json["Properties"]
-        capacity = {name: int(properties[name]) for name in ("MinCapacity", "MaxCapacity")}
+    def make(name, properties):
+        capacity = {key: int(properties[key]) for key in ("MinCapacity", "MaxCapacity")}
         boto3.client("application-autoscaling").register_scalable_target(**{**properties, **capacity})
-        return cls(resource_name)
 
 
-class ScalingPolicy(CloudFormationModel):
+class ScalingPolicy(Learned, CloudFormationModel):
     __module__ = "moto.applicationautoscaling.models"
-
-    def __init__(self, name):
-        self.physical_resource_id = name
+    type_in_template = "AWS::ApplicationAutoScaling::ScalingPolicy"
 
     @staticmethod
-    def cloudformation_name_type():
-        return None
-
-    @staticmethod
-    def cloudformation_type():
-        return "AWS::ApplicationAutoScaling::ScalingPolicy"
-
-    @classmethod
-    def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
-        properties = cloudformation_json["Properties"]
+    def make(name, properties):
         tracking = properties["TargetTrackingScalingPolicyConfiguration"]
         tracking["TargetValue"] = float(tracking["TargetValue"])
         boto3.client("application-autoscaling").put_scaling_policy(**properties)
-        return cls(resource_name)
 
 
 def given():
     """What a stack can be given, and what stands for it in parameters."""
     boto3.client("iam").create_role(RoleName="karrot-task", AssumeRolePolicyDocument="{}")
     ecs = boto3.client("ecs")
-    ecs.create_cluster(clusterName="work")
+    ecs.create_cluster(clusterName="shop")
     ecs.register_task_definition(family="orders", containerDefinitions=[{"name": "orders", "image": "orders", "memory": 64}])
-    ecs.create_service(cluster="work", serviceName="orders", taskDefinition="orders", desiredCount=1)
+    ecs.create_service(cluster="shop", serviceName="orders", taskDefinition="orders", desiredCount=1)
     return {"FILE_SYSTEM": boto3.client("efs").create_file_system(CreationToken="karrot")["FileSystemId"]}
 
 

@@ -130,6 +130,17 @@ func (p *Process) Until(t testing.TB, within time.Duration, ready func() string)
 	})
 }
 
+// Ready waits until an address of the process answers 200.
+func (p *Process) Ready(t testing.TB, within time.Duration, url string) {
+	t.Helper()
+	p.Until(t, within, func() string {
+		if status, text := Get(t, url); status != http.StatusOK {
+			return fmt.Sprintf("%s answers %d %s", url, status, text)
+		}
+		return ""
+	})
+}
+
 // WaitFor repeats check until it has nothing to complain of.
 func WaitFor(t testing.TB, within time.Duration, check func() string) {
 	t.Helper()
@@ -204,12 +215,7 @@ func StartKarrot(t testing.TB, root string, env map[string]string, configs ...st
 // Healthy waits until the binary says so.
 func (k *Karrot) Healthy(t testing.TB) {
 	t.Helper()
-	k.Until(t, 30*time.Second, func() string {
-		if status, text := Get(t, "http://"+k.Health+"/heartbeat"); status != http.StatusOK {
-			return fmt.Sprintf("not healthy: %d %s", status, text)
-		}
-		return ""
-	})
+	k.Ready(t, 30*time.Second, "http://"+k.Health+"/heartbeat")
 }
 
 // Get returns status and body, and 0 and the error when there is no answer.

@@ -386,8 +386,9 @@ func TestLowerBound(t *testing.T) {
 	assert.False(t, s.AtLeast)
 }
 
-// So does that of a partition which becomes the largest because another one has caught up.
-func TestLowerBoundThatBecomesTheLargest(t *testing.T) {
+// followLowerBound follows two partitions for 100 seconds. Of the second one a lower bound is known.
+func followLowerBound(t *testing.T) *followed {
+	t.Helper()
 	f := follow(t)
 	f.poll(0, read(burrow.StatusOK, 0, []int64{1000}, 0))
 	for second := 0; second <= 100; second += 10 {
@@ -396,6 +397,12 @@ func TestLowerBoundThatBecomesTheLargest(t *testing.T) {
 			f.poll(second, read(burrow.StatusOK, second, []int64{1600, 10}, 0, 5590))
 		}
 	}
+	return f
+}
+
+// So does that of a partition which becomes the largest because another one has caught up.
+func TestLowerBoundThatBecomesTheLargest(t *testing.T) {
+	f := followLowerBound(t)
 	s := f.poll(101, read(burrow.StatusOK, 100, []int64{1100, 10}, 900, 5990))
 	require.Equal(t, []float64{90.95, 41}, s.TimeLags)
 	require.False(t, s.AtLeast)

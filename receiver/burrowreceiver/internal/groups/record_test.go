@@ -99,14 +99,7 @@ func TestRestartKeepsLowerBounds(t *testing.T) {
 		g.Status, g.Partitions[0].Status = burrow.StatusWarn, burrow.StatusWarn
 		return g
 	}
-	f := follow(t)
-	f.poll(0, read(burrow.StatusOK, 0, []int64{1000}, 0))
-	for second := 0; second <= 100; second += 10 {
-		f.heads(second, 1000+10*int64(second), 5000+10*int64(second))
-		if second == 60 { // the second partition is read for the first time, far behind
-			f.poll(second, read(burrow.StatusOK, second, []int64{1600, 10}, 0, 5590))
-		}
-	}
+	f := followLowerBound(t)
 	s := f.poll(101, slow(100, 1100))
 	require.Equal(t, []float64{90.95, 41}, s.TimeLags)
 	require.False(t, s.AtLeast)
